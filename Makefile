@@ -1,0 +1,45 @@
+# Every target makes the environment that it needs. PYTHON=python3.12 make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+SCENARIO ?= llama2-13b-a100
+TRACE ?= azure-conv-like
+AGENTS ?= max-frequency,throttllem-frequency,throttllem-autoscale,throttllem
+DURATION ?= 900
+OUT ?= out/run
+TEST_ARGS ?= -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+
+run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO= TRACE= AGENTS= DURATION= OUT=)
+	$(BIN)/throttllem compare --scenario '$(SCENARIO)' --trace '$(TRACE)' --agents '$(AGENTS)' \
+		--duration '$(DURATION)' --out '$(OUT)'
+
+test: $(VENV)/.dev ## Run every test (TEST_ARGS=)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the order of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/lint.py
+
+clean: ## Remove the environment, builds and caches (out/ stays)
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# The core is all that `make run` needs: no torch, so it is quick to set up.
+# setuptools goes first, so that the build too uses the version in constraints.txt.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
