@@ -1,0 +1,211 @@
+"""Time and energy of an iteration, tabulated per clock.
+
+At a fixed clock and batch a decode iteration is affine in the KV tokens it reads, so that spans of
+iterations have closed forms and no power functions run in loops (DESIGN.md, section 6). Prefill is
+compute-bound (1/f); an iteration that does both is a roofline of the two, plus host time.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from throttllem_env.hardware.profile import HardwareProfile, PowerCoefficients, ResponseCoefficients
+from throttllem_env.hardware.specs import GpuSpec
+from throttllem_env.types import FloatArray, IntArray
+
+# Reading the weights and computing on them overlap: (memory^4 + compute^4)^(1/4), the form that fits
+# the prefill grids best (calibration README).
+ROOFLINE = 4.0
+
+
+class IterationWork(NamedTuple):
+    """What one forward pass has to do.
+
+    Attributes:
+        decode_batch: Requests that decode one token.
+        kv_tokens: KV tokens that they read, their new ones included.
+        prefill_tokens: Prompt tokens computed.
+        prefill_attention: Sum over prefill chunks of n (2 computed + n), token²; n² for a whole prompt.
+    """
+
+    decode_batch: int
+    kv_tokens: int
+    prefill_tokens: int
+    prefill_attention: int
+
+
+class IterationTime(NamedTuple):
+    """How long each part of an iteration takes, seconds."""
+
+    host_s: float
+    decode_s: float
+    prefill_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Duration of the iteration."""
+        return self.host_s + self.decode_s + self.prefill_s
+
+
+def slowdown(response: ResponseCoefficients, clock_ratio: float, batch_per_gpu: FloatArray) -> FloatArray:
+    """Decode kernel time relative to the top clock.
+
+    Args:
+        response: Fitted coefficients.
+        clock_ratio: Clock divided by the top clock, in (0, 1].
+        batch_per_gpu: Decoding requests per GPU, any shape.
+
+    Returns:
+        Factors of at least 1, same shape; 1 at the top clock.
+    """
+    x = response.clock_bound + response.clock_bound_per_request * batch_per_gpu
+    q = response.exponent
+    factor: FloatArray = ((1 + (x / clock_ratio) ** q) / (1 + x**q)) ** (1 / q)
+    return factor
+
+
+def dynamic_factor(power: PowerCoefficients, clock_ratio: float) -> float:
+    """Growth of dynamic power with the clock: linear up to the voltage knee, steeper above."""
+    return float(clock_ratio * max(1.0, clock_ratio / power.knee) ** power.knee_exponent)
+
+
+class ClockTable:
+    """Coefficients of one instance size at one clock, indexed by the decode batch.
+
+    Attributes:
+        mhz: The clock.
+        host_s: float64[max_batch + 1], host time.
+        decode_fixed_s: float64[max_batch + 1], kernel time without KV reads (0 at batch 0).
+        decode_per_kv_token_s: float64[max_batch + 1].
+        decode_w: float64[max_batch + 1], power of one GPU while decode kernels run.
+        prefill_w: Power of one GPU while prefill runs.
+        idle_w: Power of one GPU while it waits.
+    """
+
+    def __init__(self, profile: HardwareProfile, gpu: GpuSpec, size: int, mhz: int, max_batch: int) -> None:
+        """Tabulate.
+
+        Args:
+            profile: Coefficients.
+            gpu: Gives the top clock and the power limit.
+            size: Tensor-parallel degree, one that the profile has.
+            mhz: The clock.
+            max_batch: Largest batch that occurs.
+        """
+        c, power = profile.latency[size], profile.power
+        ratio = mhz / gpu.top_mhz
+        batch = np.arange(max_batch + 1, dtype=np.float64)
+        factor = slowdown(profile.response, ratio, batch / size)
+        scale = dynamic_factor(power, ratio)
+        busy = 1 + power.batch_gain * (1 - np.exp(-batch / (size * power.batch_scale)))
+        limit_w = gpu.power_limit_w
+
+        self.mhz = mhz
+        self.host_s = c.host_s + c.host_per_request_s * batch
+        self.decode_fixed_s = np.where(batch > 0, factor * (c.weights_s + c.per_request_s * batch), 0.0)
+        self.decode_per_kv_token_s = factor * c.per_kv_token_s
+        dynamic_w = power.dynamic_w * size**-power.size_exponent * busy * scale
+        self.decode_w = np.minimum(power.base_w + dynamic_w, limit_w)
+        prefill_dynamic_w = (power.prefill_w - power.base_w) * scale / dynamic_factor(power, 1.0)
+        self.prefill_w = min(power.base_w + prefill_dynamic_w, limit_w)
+        self.idle_w = power.idle_w + power.idle_slope_w * ratio
+
+        self._weights_s = factor * c.weights_s
+        self._prefill_fixed_s = c.prefill_fixed_s / ratio
+        self._prefill_per_token_s = c.prefill_per_token_s / ratio
+        self._prefill_per_token2_s = c.prefill_per_token2_s / ratio
+
+    @cached_property
+    def _rows(self) -> list[tuple[float, float, float, float]]:
+        """Plain floats per batch: an iteration reads one row, and numpy scalars are slow."""
+        columns = (self.host_s, self.decode_fixed_s, self.decode_per_kv_token_s, self._weights_s)
+        return list(zip(*(c.tolist() for c in columns), strict=True))
+
+    @cached_property
+    def _decode_w(self) -> list[float]:
+        return [float(w) for w in self.decode_w]
+
+    def iteration(self, work: IterationWork) -> IterationTime:
+        """Time of an iteration, part by part.
+
+        The weights are read once for both kinds of work: what decode already pays for them is not
+        charged to prefill again.
+        """
+        host_s, fixed_s, per_kv_token_s, weights_s = self._rows[work.decode_batch]
+        decode_s = fixed_s + per_kv_token_s * work.kv_tokens
+        if not work.prefill_tokens:
+            return IterationTime(host_s, decode_s, 0.0)
+        compute_s = self._prefill_fixed_s + self._prefill_per_token_s * work.prefill_tokens
+        linear_s = (weights_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
+        prefill_s = linear_s + self._prefill_per_token2_s * work.prefill_attention
+        return IterationTime(host_s, decode_s, prefill_s - (weights_s if work.decode_batch else 0.0))
+
+    def decode_power_w(self, decode_batch: int) -> float:
+        """Power of one GPU at this clock while decode kernels run."""
+        return self._decode_w[decode_batch]
+
+    def decode_iterations_s(self, batch: IntArray, kv_tokens: FloatArray) -> FloatArray:
+        """Decode iterations, many at once.
+
+        Args:
+            batch: int64[n], at most the largest batch.
+            kv_tokens: float64[n].
+
+        Returns:
+            float64[n], seconds, host time included.
+        """
+        seconds: FloatArray = (
+            self.host_s[batch] + self.decode_fixed_s[batch] + self.decode_per_kv_token_s[batch] * kv_tokens
+        )
+        return seconds
+
+    def prefill_chunks_s(self, tokens: FloatArray, attention: FloatArray) -> FloatArray:
+        """Time that prefill chunks add to iterations that decode as well.
+
+        Args:
+            tokens: float64[n], prompt tokens computed (0: none).
+            attention: float64[n], as in `IterationWork.prefill_attention`.
+
+        Returns:
+            float64[n], seconds.
+        """
+        weights_s = float(self._weights_s[0])
+        compute_s = self._prefill_fixed_s + self._prefill_per_token_s * tokens
+        linear_s = (weights_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE) - weights_s
+        return np.where(tokens > 0, linear_s + self._prefill_per_token2_s * attention, 0.0)
+
+
+class Physics:
+    """One instance size at all clocks.
+
+    Example:
+        >>> from throttllem_env.hardware import GPUS, IterationWork, Physics, load_profile
+        >>> profile = load_profile("llama2-13b", "a100-40gb")
+        >>> physics = Physics(profile, GPUS["a100-40gb"], size=4, max_batch=256)
+        >>> work = IterationWork(decode_batch=32, kv_tokens=40_000, prefill_tokens=0, prefill_attention=0)
+        >>> physics.at(1410).iteration(work).total_s < physics.at(1005).iteration(work).total_s
+        True
+    """
+
+    def __init__(self, profile: HardwareProfile, gpu: GpuSpec, size: int, max_batch: int) -> None:
+        """Prepare the tables; they are filled when a clock is first used.
+
+        Raises:
+            ValueError: The profile has no such size.
+        """
+        if size not in profile.latency:
+            raise ValueError(f"size = {size}: profile {profile.name} has {sorted(profile.latency)}")
+        self.gpu = gpu
+        self.size = size
+        self._profile = profile
+        self._max_batch = max_batch
+        self._tables: dict[int, ClockTable] = {}
+
+    def at(self, mhz: int) -> ClockTable:
+        """The coefficients at a clock."""
+        table = self._tables.get(mhz)
+        if table is None:
+            table = ClockTable(self._profile, self.gpu, self.size, mhz, self._max_batch)
+            self._tables[mhz] = table
+        return table
