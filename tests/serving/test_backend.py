@@ -1,0 +1,265 @@
+"""What must hold for the reference simulator at every control point, whatever the actions."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throttllem_env.scenario import Scenario, Switching, WarmUp, load_scenario
+from throttllem_env.serving import Outcome
+from throttllem_env.serving.reference import ReferenceBackend
+from throttllem_env.traces import Trace
+from throttllem_env.types import Action, InstanceState, Telemetry
+
+CLOCKS = load_scenario("llama2-13b-a100").gpu_spec.clocks_mhz
+
+requests = st.lists(
+    st.tuples(st.floats(0, 40), st.integers(1, 3000), st.integers(1, 300)), min_size=1, max_size=40
+).map(sorted)
+actions = st.lists(
+    st.tuples(st.floats(0.05, 15.0), st.sampled_from(CLOCKS), st.sampled_from([1, 2, 4]), st.booleans()),
+    max_size=12,
+)
+
+
+def trace_of(rows: list[tuple[float, int, int]]) -> Trace:
+    arrival, prompt, output = (np.array(c) for c in zip(*rows, strict=True))
+    return Trace(arrival, np.minimum(prompt, 4096 - output), output)
+
+
+def play(
+    backend: ReferenceBackend,
+    trace: Trace,
+    steps: list[tuple[float, int, int, bool]],
+    seed: int = 0,
+) -> list[Telemetry]:
+    """Carry out (seconds, clock, size, stop at events) steps, then let everything drain."""
+    seen = [backend.reset(trace, seed)]
+    for seconds, mhz, size, events in steps:
+        backend.apply(Action(mhz, size))
+        seen.append(backend.advance(seen[-1].time_s + seconds, stop_at_events=events))
+    seen.append(backend.advance(seen[-1].time_s + 3000.0))
+    return seen
+
+
+def digest(telemetries: list[Telemetry]) -> str:
+    """Hash of a trajectory, to the last bit."""
+    np.set_printoptions(floatmode="unique")
+    return hashlib.sha256(repr(telemetries).encode()).hexdigest()
+
+
+@given(requests, actions)
+@settings(max_examples=60, deadline=None)
+def test_conservation(rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]) -> None:
+    """Requests, tokens, KV blocks and joules: nothing appears or vanishes; time never runs back."""
+    scenario = load_scenario("llama2-13b-a100")
+    backend, trace = ReferenceBackend(scenario), trace_of(rows)
+    seen = play(backend, trace, steps)
+    finished: list[int] = []
+    for before, after in itertools.pairwise(seen):
+        assert after.time_s >= before.time_s
+        assert after.energy_j >= before.energy_j
+        finished += [r.request_id for r in after.finished]
+        for instance in (after.active, *after.others):
+            held = -(-instance.running.computed_tokens // scenario.engine.block_size)
+            assert instance.kv_blocks_used == held.sum()
+            assert instance.kv_blocks_used <= instance.kv_blocks_total
+        live = [
+            i for t in (after.active, *after.others) for i in (*t.running.request_id, *t.waiting.request_id)
+        ]
+        assert sorted(finished + live) == list(range(sum(trace.arrival_s <= after.time_s)))
+    assert sorted(finished) == list(range(len(trace)))
+    records = backend.records()
+    assert records.requests.generated_tokens.tolist() == trace.output_tokens.tolist()
+    assert sum(t.tokens_generated for t in seen) == trace.output_tokens.sum()
+    assert records.tbt_tokens.sum() == (trace.output_tokens - 1).sum()
+    assert records.requests.outcome == [Outcome.COMPLETED] * len(trace)
+    assert np.all(records.requests.scheduled_s >= trace.arrival_s)
+    assert np.all(records.requests.first_token_s > records.requests.scheduled_s)
+    assert np.all(records.requests.finish_s >= records.requests.first_token_s)
+
+
+@given(requests, actions)
+@settings(max_examples=30, deadline=None)
+def test_energy_is_the_sum_of_its_parts(
+    rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
+) -> None:
+    """Parts add up to what the meter shows, each lies between idle and limit, the node adds what is free."""
+    scenario = load_scenario("llama2-13b-a100")
+    backend = ReferenceBackend(scenario)
+    seen = play(backend, trace_of(rows), steps)
+    records = backend.records()
+    parts = [getattr(records.energy, n) for n in ("decode_j", "prefill_j", "host_j", "idle_j", "warming_j")]
+    assert min(parts) >= 0
+    assert sum(parts) == pytest.approx(seen[-1].energy_j)
+    by_interval = sum(t.power_w * (t.time_s - b.time_s) for b, t in itertools.pairwise(seen))
+    assert by_interval == pytest.approx(seen[-1].energy_j)
+    assert 55 * records.gpu_seconds <= records.energy.total_j <= 400 * records.gpu_seconds
+    elapsed_s = seen[-1].time_s
+    released = scenario.gpus_per_node * elapsed_s - records.gpu_seconds
+    assert records.energy.released_j == pytest.approx(released * 61.0)
+
+
+@given(requests, actions, st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_same_seed_same_trajectory(
+    rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]], seed: int
+) -> None:
+    scenario = load_scenario("llama2-13b-a100")
+    first, again = (digest(play(ReferenceBackend(scenario), trace_of(rows), steps, seed)) for _ in range(2))
+    assert first == again
+    reused = ReferenceBackend(scenario)
+    play(reused, trace_of(rows[:1]), steps, seed + 1)
+    assert digest(play(reused, trace_of(rows), steps, seed)) == first
+
+
+def test_another_seed_another_trajectory(scenario: Scenario, busy_trace: Trace) -> None:
+    """Switch and warm-up times are drawn."""
+    steps = [(5.0, 990, 2, False), (60.0, 990, 2, False)]
+    digests = {digest(play(ReferenceBackend(scenario), busy_trace, steps, seed)) for seed in (0, 1)}
+    assert len(digests) == 2
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1.0, 80.0))
+@settings(max_examples=20, deadline=None)
+def test_telemetry_does_not_know_unfinished_lengths(seed: int, until_s: float) -> None:
+    """Permuting the output lengths of unfinished requests changes nothing before they matter."""
+    scenario = load_scenario("llama2-13b-a100")
+    rng = np.random.default_rng(seed)
+    trace = Trace(np.cumsum(rng.exponential(0.5, 120)), rng.integers(1, 2000, 120), rng.integers(1, 300, 120))
+    backend = ReferenceBackend(scenario)
+    backend.reset(trace, seed=1)
+    telemetry = backend.advance(until_s)
+    generated = backend.records().requests.generated_tokens
+    unfinished = np.flatnonzero(generated < trace.output_tokens)
+    # A request can only have a length beyond what it has already generated.
+    lengths = trace.output_tokens.copy()
+    order = rng.permutation(unfinished)
+    lengths[unfinished] = np.maximum(trace.output_tokens[order], generated[unfinished] + 1)
+    other = ReferenceBackend(scenario)
+    other.reset(Trace(trace.arrival_s, trace.prompt_tokens, lengths), seed=1)
+    assert digest([other.advance(until_s)]) == digest([telemetry])
+
+
+def test_an_action_takes_effect_at_the_first_boundary_after_its_delay(busy_trace: Trace) -> None:
+    """Until then the old clock rules; while GPUs change in turn the slowest rules."""
+    base = load_scenario("llama2-13b-a100")
+    scenario = base.model_copy(update={"switching": Switching(median_s=0.05, p99_s=0.05)})
+    backend = ReferenceBackend(scenario)
+    backend.reset(busy_trace, 0)
+    start_s = backend.advance(20.0).time_s
+    backend.apply(Action(705, 4))
+    while (telemetry := backend.advance(backend._now_s + 1e-6)).active.frequency_mhz == 1410:
+        assert telemetry.time_s < start_s + 0.05
+    assert telemetry.active.frequency_mhz == 705  # one of four GPUs has changed: the slowest rules
+    up_s = backend.advance(21.0).time_s
+    backend.apply(Action(1410, 4))
+    while (telemetry := backend.advance(backend._now_s + 1e-6)).active.frequency_mhz == 705:
+        assert telemetry.time_s < up_s + 4 * 0.05
+    assert telemetry.time_s >= up_s + 4 * 0.05  # upwards, all four must have changed
+
+
+def fixed_warm_up() -> Scenario:
+    return load_scenario("llama2-13b-a100").model_copy(update={"warm_up": WarmUp(min_s=20.0, max_s=20.0)})
+
+
+def test_a_shadow_instance_warms_takes_over_and_the_old_one_drains(busy_trace: Trace) -> None:
+    backend = ReferenceBackend(fixed_warm_up())
+    backend.reset(busy_trace, 0)
+    backend.advance(10.0)
+    backend.apply(Action(1005, 2))
+    warming = backend.advance(20.0)
+    assert [(i.state, i.size) for i in warming.others] == [(InstanceState.WARMING, 2)]
+    assert warming.active.size == 4
+    assert len(warming.active.running)
+    switched = backend.advance(31.0)
+    assert switched.active.size == 2
+    draining = switched.in_state(InstanceState.DRAINING)
+    assert draining
+    assert draining.target_mhz == 1410
+    assert switched.active.target_mhz == 1410  # the action's clock was the old instance's
+    later = backend.advance(60.0)
+    assert later.others == ()
+    assert backend.records().gpu_seconds < 4 * later.time_s + 2 * later.time_s
+
+
+def test_size_requests_during_a_change(busy_trace: Trace) -> None:
+    """A still larger size restarts the warm-up; anything else is ignored and counted."""
+    backend = ReferenceBackend(fixed_warm_up())
+    backend.reset(busy_trace, 0)
+    backend.advance(5.0)
+    backend.apply(Action(1410, 1))
+    backend.advance(10.0)
+    backend.apply(Action(1410, 1))  # what is warming already: no change
+    telemetry = backend.advance(11.0)
+    assert telemetry.ignored_actions == 0
+    backend.apply(Action(1410, 2))  # larger: restarts
+    telemetry = backend.advance(12.0)
+    warming = telemetry.in_state(InstanceState.WARMING)
+    assert warming
+    assert (warming.size, telemetry.size_changes, telemetry.ignored_actions) == (2, 2, 0)
+    assert warming.since_s >= 11.0
+    backend.apply(Action(1410, 1))  # smaller: ignored
+    telemetry = backend.advance(13.0)
+    assert telemetry.ignored_actions == 1
+    assert backend.advance(28.0).active.size == 4
+    assert backend.advance(33.0).active.size == 2
+
+
+def test_a_node_that_is_too_small_refuses_a_second_instance(busy_trace: Trace) -> None:
+    scenario = load_scenario("llama2-13b-a100").model_copy(update={"gpus_per_node": 5})
+    backend = ReferenceBackend(scenario)
+    backend.reset(busy_trace, 0)
+    backend.apply(Action(1410, 2))
+    telemetry = backend.advance(50.0)
+    assert (telemetry.active.size, telemetry.ignored_actions, telemetry.others) == (4, 1, ())
+    backend.apply(Action(1410, 1))
+    assert backend.advance(90.0).active.size == 1
+
+
+def test_too_long_requests_are_rejected_and_counted() -> None:
+    trace = Trace([0.0, 0.5, 1.0], [4000, 100, 4095], [200, 10, 1])
+    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    first = backend.reset(trace, 0)
+    rejected = first.rejected + backend.advance(30.0).rejected
+    assert rejected == 1
+    assert backend.records().requests.outcome == [Outcome.REJECTED, Outcome.COMPLETED, Outcome.COMPLETED]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (Action(1000, 4), "frequency_mhz = 1000: .* nearest is 1005"),
+        (Action(1410, 3), "size = 3: .* nearest is 2"),
+    ],
+)
+def test_unsupported_actions_name_the_nearest_valid_one(
+    action: Action, message: str, busy_trace: Trace
+) -> None:
+    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend.reset(busy_trace, 0)
+    with pytest.raises(ValueError, match=message):
+        backend.apply(action)
+
+
+def test_events_stop_at_arrivals_and_completions() -> None:
+    trace = Trace([1.0, 5.0], [10, 10], [20, 20])
+    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend.reset(trace, 0)
+    arrivals, completions = [], []
+    while (telemetry := backend.advance(10.0, stop_at_events=True)).time_s < 10.0:
+        arrivals += [telemetry.time_s] * telemetry.arrived
+        completions += [telemetry.time_s for _ in telemetry.finished]
+    assert arrivals == [1.0, 5.0]
+    assert len(completions) == 2
+    assert completions == list(backend.records().requests.finish_s)
+
+
+def test_idle_advance_returns_exactly_when_asked() -> None:
+    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend.reset(Trace([100.0], [10], [10]), 0)
+    assert backend.advance(33.25).time_s == 33.25
+    assert backend.advance(101.5).time_s == pytest.approx(101.5, abs=0.2)

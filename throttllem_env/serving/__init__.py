@@ -1,0 +1,46 @@
+"""Serving systems that a controller can steer, behind one protocol."""
+
+from throttllem_env.scenario import Scenario
+from throttllem_env.serving.backend import (
+    AdmissionGate,
+    Backend,
+    Capabilities,
+    EnergyParts,
+    Outcome,
+    RequestRecords,
+    RunRecords,
+)
+from throttllem_env.suggest import nearest
+
+BACKENDS = ("reference",)
+
+
+def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
+    """Build a backend by name.
+
+    Args:
+        name: One of `BACKENDS`.
+        scenario: What it serves.
+        gate: Projected admission, or None for the engine's own.
+
+    Raises:
+        ValueError: No such backend.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
+    from throttllem_env.serving.reference import ReferenceBackend
+
+    return ReferenceBackend(scenario, gate)
+
+
+__all__ = [
+    "BACKENDS",
+    "AdmissionGate",
+    "Backend",
+    "Capabilities",
+    "EnergyParts",
+    "Outcome",
+    "RequestRecords",
+    "RunRecords",
+    "make_backend",
+]
