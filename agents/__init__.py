@@ -1,0 +1,1 @@
+"""The reference controller, its autoscaler, and agents that learn."""

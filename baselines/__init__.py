@@ -1,0 +1,1 @@
+"""Strategies to compare with, one short file each."""

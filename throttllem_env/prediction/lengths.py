@@ -1,0 +1,207 @@
+"""Output-length predictors: the only rooms that may speak of the future (DESIGN.md, section 4).
+
+`learned` knows only what a server can learn from the past; `noisy-P` and `oracle` look at the true
+lengths and are labelled so wherever their results appear.
+"""
+
+import re
+from typing import Protocol
+
+import numpy as np
+
+from throttllem_env.suggest import nearest
+from throttllem_env.traces import Trace
+from throttllem_env.types import IntArray, RequestTable
+
+Z95 = 1.959963984540054
+"""95 % of a normal distribution lies within this many standard deviations."""
+
+PROMPT_BINS = 8
+DEFAULT_QUANTILE = 0.9
+
+
+class LengthPredictor(Protocol):
+    """Predicts how many tokens requests will have generated when they end."""
+
+    @property
+    def name(self) -> str:
+        """Label in tables and files."""
+        ...
+
+    def predict(self, requests: RequestTable) -> IntArray:
+        """Predicted output lengths, enlarged by the error bound.
+
+        Args:
+            requests: n unfinished requests.
+
+        Returns:
+            int64[n], each larger than the tokens generated so far.
+        """
+        ...
+
+
+def outlive(predicted: IntArray, requests: RequestTable, cap_tokens: int, max_model_len: int) -> IntArray:
+    """Set requests that outlived their prediction to the cap, else to their remaining context.
+
+    Args:
+        predicted: int64[n].
+        requests: n requests.
+        cap_tokens: Longest output that clients ask for.
+        max_model_len: Longest prompt plus output.
+
+    Returns:
+        int64[n], within the context and larger than what has been generated.
+    """
+    generated = requests.generated_tokens
+    context = max_model_len - requests.prompt_tokens
+    cap = np.where(generated < cap_tokens, np.minimum(cap_tokens, context), context)
+    alive = np.where(predicted > generated, np.minimum(predicted, context), cap)
+    return np.maximum(alive, generated + 1)
+
+
+class OracleLengths:
+    """Knows the true lengths."""
+
+    name = "oracle"
+
+    def __init__(self, trace: Trace, cap_tokens: int, max_model_len: int) -> None:
+        """Look at a trace.
+
+        Args:
+            trace: The trace that is served; `request_id` indexes it.
+            cap_tokens: See `outlive`.
+            max_model_len: See `outlive`.
+        """
+        self._predicted = np.asarray(trace.output_tokens)
+        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
+
+    def predict(self, requests: RequestTable) -> IntArray:
+        """The true lengths."""
+        predicted = self._predicted[requests.request_id]
+        return outlive(predicted, requests, self._cap_tokens, self._max_model_len)
+
+
+class NoisyLengths(OracleLengths):
+    """True lengths with a relative error, enlarged by its bound (paper, section V-A).
+
+    r_hat = r (1 + e) (1 + P/100), e normal with 95 % of |e| <= P %, drawn once per request.
+    """
+
+    def __init__(self, trace: Trace, percent: float, seed: int, cap_tokens: int, max_model_len: int) -> None:
+        """Draw the errors.
+
+        Args:
+            trace: The trace that is served.
+            percent: P, the error that 95 % of requests stay within.
+            seed: Seeds the errors.
+            cap_tokens: See `outlive`.
+            max_model_len: See `outlive`.
+        """
+        super().__init__(trace, cap_tokens, max_model_len)
+        self.name = f"noisy-{percent:g}"
+        error = np.random.default_rng([seed, 0x1E46]).normal(0.0, percent / 100 / Z95, len(trace))
+        enlarged = self._predicted * np.maximum(1 + error, 0.0) * (1 + percent / 100)
+        self._predicted = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
+
+
+class LearnedLengths:
+    """A quantile of the output length given the prompt and the tokens generated so far.
+
+    Lengths of past requests are binned by prompt length. For a request that has generated g tokens the
+    prediction is the q-quantile among the past requests of its bin that went beyond g: the quantile is
+    the error bound, and a request that lives on is predicted anew. Beyond every past request `outlive`
+    applies.
+    """
+
+    name = "learned"
+
+    def __init__(
+        self,
+        prompt_tokens: IntArray,
+        output_tokens: IntArray,
+        cap_tokens: int,
+        max_model_len: int,
+        quantile: float = DEFAULT_QUANTILE,
+    ) -> None:
+        """Learn from past requests.
+
+        Args:
+            prompt_tokens: int64[m] of past requests.
+            output_tokens: int64[m].
+            cap_tokens: See `outlive`.
+            max_model_len: See `outlive`.
+            quantile: Share of past requests that end by the predicted length.
+
+        Raises:
+            ValueError: No past requests, or a quantile outside (0, 1).
+        """
+        if not len(prompt_tokens):
+            raise ValueError("length predictor 'learned': no past requests to learn from")
+        if not 0 < quantile < 1:
+            raise ValueError(f"quantile = {quantile}: must lie between 0 and 1")
+        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
+        edges = np.quantile(prompt_tokens, np.linspace(0, 1, PROMPT_BINS + 1)[1:-1])
+        self._edges = np.unique(edges)
+        bins = np.searchsorted(self._edges, prompt_tokens, side="right")
+        longest = int(output_tokens.max())
+        self._table = np.stack(
+            [
+                conditional_quantile(output_tokens[bins == b], quantile, longest)
+                for b in range(len(self._edges) + 1)
+            ]
+        )
+
+    def predict(self, requests: RequestTable) -> IntArray:
+        """Look the quantiles up."""
+        bins = np.searchsorted(self._edges, requests.prompt_tokens, side="right")
+        generated = np.minimum(requests.generated_tokens, self._table.shape[1] - 1)
+        return outlive(self._table[bins, generated], requests, self._cap_tokens, self._max_model_len)
+
+
+def conditional_quantile(lengths: IntArray, quantile: float, longest: int) -> IntArray:
+    """Quantile of the lengths beyond g, for g = 0 .. longest.
+
+    Args:
+        lengths: int64[m].
+        quantile: In (0, 1).
+        longest: Largest g.
+
+    Returns:
+        int64[longest + 1]; 0 where no length is beyond g.
+    """
+    ordered = np.sort(lengths)
+    at_most = np.searchsorted(ordered, np.arange(longest + 1), side="right")
+    beyond = len(ordered) - at_most
+    index = at_most + np.ceil(quantile * beyond).astype(np.int64) - 1
+    found: IntArray = np.where(beyond > 0, ordered[np.minimum(index, len(ordered) - 1)], 0)
+    return found
+
+
+def make_length_predictor(
+    spec: str, trace: Trace, past: Trace, seed: int, cap_tokens: int, max_model_len: int
+) -> LengthPredictor:
+    """Build a predictor by name.
+
+    Args:
+        spec: `learned`, `learned-Q` (quantile Q percent), `noisy-P` or `oracle`.
+        trace: The trace that is served (looked at by `noisy-P` and `oracle` alone).
+        past: Requests that `learned` may learn from.
+        seed: Seeds the errors of `noisy-P`.
+        cap_tokens: Longest output that clients ask for.
+        max_model_len: Longest prompt plus output.
+
+    Raises:
+        ValueError: No such predictor.
+    """
+    match = re.fullmatch(r"(oracle|learned|noisy)(?:-(\d+(?:\.\d+)?))?", spec)
+    kind, number = match.groups() if match else ("", None)
+    if kind == "oracle" and number is None:
+        return OracleLengths(trace, cap_tokens, max_model_len)
+    if kind == "noisy" and number is not None:
+        return NoisyLengths(trace, float(number), seed, cap_tokens, max_model_len)
+    if kind == "learned":
+        quantile = float(number) / 100 if number else DEFAULT_QUANTILE
+        return LearnedLengths(past.prompt_tokens, past.output_tokens, cap_tokens, max_model_len, quantile)
+    raise ValueError(
+        f"length predictor = {spec!r}: unknown; {nearest(spec, ('learned', 'noisy-30', 'oracle'))}"
+    )
