@@ -1,0 +1,89 @@
+"""Scenarios: what is shipped is sound, and what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from throttllem_env.scenario import ScenarioError, load_scenario, parse_scenario, scenario_names
+
+GOOD = {
+    "name": "mine",
+    "version": 1,
+    "description": "A test.",
+    "model": "llama2-13b",
+    "gpu": "a100-40gb",
+    "sizes": [1, 2, 4],
+    "gpus_per_node": 8,
+    "lengths": "none",
+    "idle_mhz": 1170,
+}
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_shipped_scenarios_are_frozen_and_consistent(name: str) -> None:
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    assert scenario.frozen
+    assert scenario.rated.computed
+    rated = [scenario.rated_rps(size) for size in scenario.sizes]
+    assert rated == sorted(rated)
+    assert rated[0] > 0
+    assert 0 < scenario.reference_power_w <= scenario.largest_size * scenario.gpu_spec.power_limit_w
+    for size in scenario.sizes:
+        assert scenario.kv_blocks(size) * scenario.engine.block_size > scenario.engine.max_model_len
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gpu": "a100-4gb"}, "gpu = 'a100-4gb'.*did you mean 'a100-40gb'"),
+        ({"model": "llama2-13"}, "did you mean 'llama2-13b'"),
+        ({"sizes": [1, 3]}, "3 must be one of the profiled sizes"),
+        ({"sizes": [4, 2]}, "must ascend"),
+        ({"gpus_per_node": 2}, "at most gpus_per_node = 2"),
+        ({"idle_mhz": 1000}, "nearest is 1005"),
+        ({"engine": {"max_model_len": 8192}}, "takes at most 4096"),
+        ({"engine": {"blok_size": 16}}, "engine.blok_size: unknown field; did you mean 'block_size'"),
+        ({"gpus": 8}, "gpus: unknown field; did you mean"),
+        ({"version": 0}, "version = 0: .*greater than or equal to 1"),
+        ({"slo": {"attainment": 1.5}}, r"slo.attainment = 1.5"),
+        ({"switching": {"median_s": 0.2, "p99_s": 0.1}}, "p99_s = 0.1: must be at least"),
+        ({"warm_up": {"min_s": 40.0}}, "max_s = 30.0: must be at least"),
+        ({"admission": "projecte"}, "admission = 'projecte': .*'vllm' or 'projected'"),
+    ],
+)
+def test_wrong_fields_are_named_with_what_is_valid(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        parse_scenario(GOOD | change, "mine.yaml")
+
+
+@pytest.mark.parametrize("field", ["name", "model", "sizes", "idle_mhz"])
+def test_missing_fields_are_named(field: str) -> None:
+    data = {k: v for k, v in GOOD.items() if k != field}
+    with pytest.raises(ScenarioError, match=field):
+        parse_scenario(data, "mine.yaml")
+
+
+def test_a_scenario_of_ones_own_is_loaded_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD), encoding="utf-8")
+    scenario = load_scenario(path)
+    assert scenario.sizes == (1, 2, 4)
+    assert not scenario.frozen
+    with pytest.raises(ScenarioError, match="throttllem scenarios freeze mine"):
+        scenario.latency_slo()
+
+
+def test_unknown_names_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'llama2-13b-a100'"):
+        load_scenario("llama2-13b-a10")
+    with pytest.raises(ScenarioError, match="no such scenario file"):
+        load_scenario(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="not YAML"):
+        load_scenario(broken)
+    broken.write_text("- 1", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="dict"):
+        load_scenario(broken)
