@@ -10,7 +10,7 @@ from throttllem_env.agents.autoscaler import HEADROOM, Autoscaler
 from throttllem_env.controller import Assignment, BaseController, ControllerError, ControlPoints
 from throttllem_env.prediction import Forecaster, PrefillModel, lowest_feasible_mhz
 from throttllem_env.suggest import nearest
-from throttllem_env.types import Action, FloatArray, Telemetry
+from throttllem_env.types import Action, ObservationArray, Telemetry
 
 
 class Throttllem(BaseController):
@@ -50,7 +50,7 @@ class Throttllem(BaseController):
             scenario, assignment.slo, assignment.lengths, self._prefill, self._margin
         )
 
-    def act(self, observation: FloatArray | None, telemetry: Telemetry) -> Action:
+    def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
         """The lowest feasible clock, and the size that the load needs."""
         scenario = self.assignment.scenario
         size = self._autoscaler.size(telemetry) if self._autoscaler else scenario.largest_size

@@ -1,7 +1,7 @@
 """One clock for the whole run, chosen beforehand."""
 
 from throttllem_env.controller import Assignment, BaseController, ControllerError
-from throttllem_env.types import Action, FloatArray, Telemetry
+from throttllem_env.types import Action, ObservationArray, Telemetry
 
 
 class StaticFrequency(BaseController):
@@ -34,6 +34,6 @@ class StaticFrequency(BaseController):
                 f"static-frequency: size = {self._size}: choose from {list(scenario.sizes)}"
             )
 
-    def act(self, observation: FloatArray | None, telemetry: Telemetry) -> Action:
+    def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
         """The same every time."""
         return Action(self._mhz, self._size or self.assignment.scenario.largest_size)

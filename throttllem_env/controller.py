@@ -13,7 +13,7 @@ from throttllem_env.prediction import LengthPredictor
 from throttllem_env.scenario import Scenario
 from throttllem_env.slo import Slo
 from throttllem_env.suggest import nearest
-from throttllem_env.types import Action, FloatArray, Telemetry
+from throttllem_env.types import Action, ObservationArray, Telemetry
 
 ENTRY_POINTS = "throttllem_env.controllers"
 
@@ -72,7 +72,7 @@ class Controller(Protocol):
         """Forget the last run and prepare for the next."""
         ...
 
-    def act(self, observation: FloatArray | None, telemetry: Telemetry) -> Action:
+    def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
         """Decide.
 
         Args:

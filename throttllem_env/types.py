@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+ObservationArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

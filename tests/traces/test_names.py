@@ -69,7 +69,7 @@ def test_a_fetched_trace_is_found_by_name(
 
 
 def test_importing_the_room_is_light() -> None:
-    heavy = "pandas pyarrow matplotlib pydantic scipy urllib.request gymnasium"
+    heavy = "pandas pyarrow matplotlib pydantic scipy urllib.request"
     code = (
         "import sys, throttllem_env.traces\n"
         f"print([name for name in {heavy!r}.split() if name in sys.modules])"

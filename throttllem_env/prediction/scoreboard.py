@@ -112,10 +112,10 @@ def project(board: Scoreboard, engine: EngineConfig) -> Projection:
     future = _Future(board, engine)
     decoding = board.pending_tokens[: board.running] <= 1
     future.add_decoding(np.flatnonzero(decoding))
-    for index in np.flatnonzero(~decoding):
-        future.replay_prefill(int(index), admitted=True)
-    for index in range(board.running, len(board.requests)):
-        future.replay_prefill(index, admitted=False)
+    for row in np.flatnonzero(~decoding).tolist():
+        future.replay_prefill(row, admitted=True)
+    for row in range(board.running, len(board.requests)):
+        future.replay_prefill(row, admitted=False)
     return future.projection()
 
 

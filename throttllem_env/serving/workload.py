@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from throttllem_env.suggest import nearest
 from throttllem_env.traces import (
     SYNTHETIC_PARAMETERS,
     OverLengthCounts,
+    Split,
     Trace,
     limit_lengths,
     load_trace,
@@ -82,7 +83,7 @@ def prepare_workload(
     recorded, counts = fitting_trace(spec, scenario, seed)
     scaled = recorded.scaled_to_peak(load * scenario.rated_rps(scenario.largest_size))
     speed = recorded.duration_s / scaled.duration_s
-    served = scaled if part == "all" else recorded.split(part).scaled(speed)
+    served = scaled if part == "all" else recorded.split(cast(Split, part)).scaled(speed)
     if seed and not is_synthetic(spec):
         served = served.jittered(np.random.default_rng(seed), JITTER_S)
     if duration_s is not None:
