@@ -30,11 +30,13 @@ PROFILES = Path(__file__).resolve().parents[1] / "throttllem_env" / "hardware" /
 MEASURED_DECODE_MS = {1: (19.7, 0.099), 2: (15.1, 0.070), 4: (15.0, 0.070)}
 
 SOURCES = {
-    "decode, prefill": "kernel tables of PyPI aiconfigurator-core 0.12.0, TRT-LLM 1.0 on A100 SXM (Apache-2.0)",
-    "host": "published LLaMA-13B measurements on A100-80GB less the kernel sums; TP4's slope assumed as TP2's",
+    "decode, prefill": "kernel tables of PyPI aiconfigurator-core 0.12.0, TRT-LLM 1.0 on A100 SXM "
+    "(Apache-2.0)",
+    "host": "published LLaMA-13B measurements on A100-80GB less the kernel sums; TP4's slope assumed "
+    "as TP2's",
     "response, power": "decode on A800-80GB at six locked clocks, public fork of SGLang (Apache-2.0); "
     "TP4 has no data against the clock: extrapolated through batch per GPU and size^-exponent",
-    "prefill_w": "splitwise-sim (MIT): peak power of A100 in prompt phases, 0.95 of 400 W assumed",
+    "prefill_w": "splitwise-sim (MIT): peak power of A100 in prompt phases; 0.95 of 400 W assumed",
     "idle": "published A100 figures: 70 to 73 W with a model loaded; slope with the clock assumed",
 }
 
