@@ -1,0 +1,134 @@
+"""`throttllem compare` from end to end, also when it is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from throttllem_env.evaluation import compare as module
+
+Throttllem = Callable[..., Any]
+
+TRACE = "poisson:rate_rps=3,duration_s=60"
+MAIN = [sys.executable, "-c", "from throttllem_env.cli import main; main()"]
+
+
+def test_it_prints_a_table_and_writes_everything(
+    throttllem: Throttllem, scenario_file: Path, tmp_path: Path
+) -> None:
+    done = throttllem(
+        *("compare", "--scenario", scenario_file, "--trace", TRACE, "--duration", 30, "--out", "out/x"),
+        *("--agents", "static-frequency:mhz=990,size=4,throttllem", "--load", 0.8),
+    )
+    assert done.status == 0, done.stderr
+    assert not done.stderr, "progress is for terminals"
+    for agent in ("static-frequency:mhz=990,size=4", "throttllem"):
+        assert any(line.split()[:1] == [agent] for line in done.stdout.splitlines())
+    out = tmp_path / "out" / "x"
+    written = [
+        Path(line.split()[0]) for line in done.stdout.partition("Wrote:")[2].splitlines() if line.strip()
+    ]
+    assert all(path.exists() for path in written)
+    assert {path.name for path in written} >= {"results.json", "results.md", "latencies.png", "tb"}
+    document = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert document["summary"][0]["agent"] == "static-frequency:mhz=990,size=4"
+    assert {entry["load"] for entry in document["runs"]} == {0.8}
+    assert document["provenance"]["settings"]["duration_s"] == 30
+
+
+def test_a_failed_run_is_status_1_and_the_rest_is_written(
+    throttllem: Throttllem, scenario_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_one = module.run_one
+
+    def sometimes(settings: Any, scenario: Any, agent: str, seed: int, progress: Any) -> Any:
+        if agent == "throttllem":
+            raise ZeroDivisionError("nothing to divide by")
+        return run_one(settings, scenario, agent, seed, progress)
+
+    monkeypatch.setattr(module, "run_one", sometimes)
+    done = throttllem(
+        *("compare", "--scenario", scenario_file, "--trace", TRACE, "--duration", 20, "--out", "out"),
+        *("--agents", "max-frequency,throttllem"),
+    )
+    assert done.status == 1
+    assert "throttllem, seed 0 failed: ZeroDivisionError: nothing to divide by" in done.stderr
+    assert "max-frequency" in done.stdout
+    assert "Failed runs" in (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(
+    throttllem: Throttllem, scenario_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    done = throttllem("compare", "--scenario", scenario_file, "--out", tmp_path / "taken" / "out")
+    assert done.status == 2
+    assert done.stderr.startswith("error: out = ")
+
+
+def test_a_bad_scenario_names_its_fields(throttllem: Throttllem, scenario_file: Path) -> None:
+    text = scenario_file.read_text(encoding="utf-8").replace("idle_mhz: 1170", "idle_mhz: 1171\nidle: 3")
+    scenario_file.write_text(text, encoding="utf-8")
+    done = throttllem("compare", "--scenario", scenario_file)
+    assert done.status == 2
+    assert "idle: unknown field; did you mean 'idle_mhz'?" in done.stderr
+
+
+def test_the_exit_status_reaches_the_shell() -> None:
+    done = subprocess.run([*MAIN, "compare", "--seeds", "0"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: seeds = 0: must be a whole number of at least 1\n"
+
+
+def wait_until_running(folder: Path) -> None:
+    """Wait until a run has reported that it is under way."""
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        for path in folder.glob("throttllem-*/shares"):
+            if any(path.read_bytes()):
+                return
+        time.sleep(0.1)
+    pytest.fail("no run has started")
+
+
+def wait_until_gone(group: int) -> None:
+    """Wait until no process of a group is left; joblib's trackers follow their parent at once, not before."""
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a process was left behind")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_ctrl_c_ends_cleanly(scenario_file: Path, tmp_path: Path, jobs: int, whole_group: bool) -> None:
+    arguments = ["compare", "--scenario", scenario_file, "--out", "out", "--jobs", jobs, "--seeds", 4]
+    process = subprocess.Popen(
+        [*MAIN, *map(str, arguments)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    wait_until_running(tmp_path)
+    assert process.poll() is None
+    # A terminal signals the whole group, `kill -INT` the parent alone.
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr == "error: interrupted\n"
+    wait_until_gone(process.pid)
+    assert not list(tmp_path.glob("throttllem-*"))

@@ -1,0 +1,93 @@
+"""TensorBoard reads back what was written, and nothing of the run before."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from throttllem_env.evaluation.compare import Comparison
+from throttllem_env.evaluation.plot_tradeoff import tradeoff_figure
+from throttllem_env.evaluation.results import results
+from throttllem_env.evaluation.tensorboard import HPARAM_METRICS, SERIES, run_name, write_tensorboard
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, comparison: Comparison) -> Path:
+    path = tmp_path_factory.mktemp("out") / "tb"
+    write_tensorboard(comparison, path, tradeoff_figure(results(comparison, [])))
+    return path
+
+
+def read(path: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events
+
+
+def test_every_run_has_a_folder(folder: Path, comparison: Comparison) -> None:
+    runs = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("events.*")}
+    assert runs == {"comparison"} | {f"{run_name(run.agent)}/seed-{run.seed}" for run in comparison.runs}
+
+
+def test_time_series_are_those_of_the_run(folder: Path, comparison: Comparison) -> None:
+    run = comparison.of("throttllem")[1]
+    events = read(folder / "throttllem" / "seed-1")
+    line = run.result.timeline
+    for tag, column in SERIES.items():
+        scalars = events.Scalars(tag)
+        assert [s.step for s in scalars] == [int(t) for t in line.time_s]
+        np.testing.assert_allclose([s.value for s in scalars], line.column(column), rtol=1e-6)
+        assert scalars[-1].wall_time == pytest.approx(line.time_s[-1])
+
+
+def test_hparams_table_has_a_row_per_run(folder: Path, comparison: Comparison) -> None:
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    for run in comparison.runs:
+        events = read(folder / run_name(run.agent) / f"seed-{run.seed}")
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+        assert start.hparams["agent"].string_value == run.agent
+        assert start.hparams["seed"].number_value == run.seed
+        assert start.hparams["length_predictor"].string_value == "learned"
+        for name in HPARAM_METRICS:
+            (scalar,) = events.Scalars(f"hparams/{name}")
+            assert scalar.value == pytest.approx(float(run.result.metrics[name]), rel=1e-6)
+
+
+def test_plot_and_layout_are_there(folder: Path) -> None:
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    events = read(folder / "comparison")
+    (image,) = events.Images("energy_against_violations")
+    assert image.width > 500
+    assert len(image.encoded_image_string) > 10_000
+    (tensor,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
+    assert layout.category[0].title == "Energy against violations"
+    tags = {tag for c in layout.category for chart in c.chart for tag in chart.multiline.tag}
+    assert tags <= set(SERIES)
+
+
+def test_a_second_comparison_replaces_the_first(tmp_path: Path, comparison: Comparison) -> None:
+    write_tensorboard(comparison, tmp_path)
+    kept = tmp_path / "throttllem" / "notes.txt"
+    kept.write_text("mine", encoding="utf-8")
+    write_tensorboard(replace(comparison, runs=comparison.runs[:1]), tmp_path)
+    files = {path.relative_to(tmp_path).as_posix().rpartition("/")[0] for path in tmp_path.rglob("events.*")}
+    assert files == {"comparison", "max-frequency/seed-0"}
+    assert len(list((tmp_path / "max-frequency" / "seed-0").iterdir())) == 1
+    assert kept.read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "static-frequency_mhz=990").exists()
+
+
+@pytest.mark.parametrize("agent", ["../../etc", "a/b:c=d", "static-frequency:mhz=990,size=2"])
+def test_names_stay_within_the_folder(agent: str) -> None:
+    assert "/" not in run_name(agent)
+    assert ":" not in run_name(agent)

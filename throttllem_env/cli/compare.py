@@ -1,0 +1,181 @@
+"""`throttllem compare`: agents on the same trace, in a table, files, plots and TensorBoard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from throttllem_env.evaluation.compare import Comparison
+    from throttllem_env.evaluation.settings import Settings
+
+AGENTS = "max-frequency,throttllem-frequency,throttllem-autoscale,throttllem"
+
+EPILOG = "\n\n".join(
+    [
+        "[bold]Examples[/bold]",
+        "The reference controller, its two halves, and the top clock, for a quarter of an hour:",
+        "[cyan]throttllem compare --duration 900[/cyan]",
+        "A recorded trace at 90 % of the rated load, five replicas on four processes:",
+        "[cyan]throttllem compare --trace azure-2023-conv --load 0.9 --seeds 5 --jobs 4[/cyan]",
+        "Parameters of an agent follow a colon:",
+        "[cyan]throttllem compare --agents max-frequency,static-frequency:mhz=990,throttllem[/cyan]",
+        "The results in TensorBoard:",
+        "[cyan]tensorboard --logdir out/compare/tb[/cyan]",
+    ]
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("compare", epilog=EPILOG)(compare)
+
+
+def compare(
+    scenario: Annotated[
+        str,
+        typer.Option(help="What is served: a name from [cyan]throttllem scenarios[/cyan], or a YAML file."),
+    ] = "llama2-13b-a100",
+    trace: Annotated[
+        str,
+        typer.Option(help="Requests: a file, a published trace, or a generator such as poisson:rate_rps=5."),
+    ] = "azure-conv-like",
+    agents: Annotated[
+        str,
+        typer.Option(
+            help="Who decides: name or name:key=value, separated by commas. Savings are against the first.",
+            show_default="max-frequency, throttllem and its halves",
+        ),
+    ] = AGENTS,
+    seeds: Annotated[int, typer.Option(help="Replicas of the trace that every agent serves.")] = 1,
+    load: Annotated[
+        float, typer.Option(help="Busiest minute of the trace, as a share of the largest size's rated load.")
+    ] = 1.0,
+    slo_scale: Annotated[float, typer.Option(help="Multiplies the latency SLOs.")] = 1.0,
+    length_predictor: Annotated[
+        str, typer.Option(help="Predicts output lengths: learned, noisy-P (error of P %), or oracle.")
+    ] = "learned",
+    control: Annotated[
+        str, typer.Option(help="Control points: own (each agent's), or events or period for all.")
+    ] = "own",
+    backend: Annotated[
+        str, typer.Option(help="What is controlled: reference, the built-in simulator.")
+    ] = "reference",
+    split: Annotated[
+        str, typer.Option(help="Which 5-minute blocks of the trace: all, train, validation or test.")
+    ] = "all",
+    duration: Annotated[
+        float | None,
+        typer.Option(help="Serve only this many seconds of the trace.", show_default="all of it"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at once, each in a process of its own.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md, plots and tb.")] = Path(
+        "out/compare"
+    ),
+) -> None:
+    """Run agents on the same trace and compare energy and SLO attainment.
+
+    Prints a table and writes results.json, results.md, plots and TensorBoard events.
+    Exit status: 0 done, 1 a run failed, 2 wrong input, 130 interrupted.
+    """
+    from throttllem_env.evaluation.output import prepare_folder, write_outputs
+    from throttllem_env.evaluation.results import results
+    from throttllem_env.evaluation.settings import Settings, split_agents
+
+    settings = Settings(
+        agents=split_agents(agents),
+        scenario=scenario,
+        trace=trace,
+        seeds=seeds,
+        load=load,
+        slo_scale=slo_scale,
+        length_predictor=length_predictor,
+        control=control,
+        backend=backend,
+        split=split,
+        duration_s=duration,
+        jobs=jobs,
+        out=out,
+    )
+    settings.check()
+    prepare_folder(out)
+    comparison = run_with_progress(settings)
+    document = results(comparison)
+    show(document)
+    show_paths(write_outputs(comparison, document, out))
+    if comparison.failures:
+        show_failures(comparison, out)
+        raise typer.Exit(1)
+
+
+def run_with_progress(settings: "Settings") -> "Comparison":
+    """Run the comparison under a bar that moves with the simulated time of all runs.
+
+    Args:
+        settings: What to compare.
+    """
+    from rich.progress import Progress, TaskID
+
+    from throttllem_env.cli.console import progress_bar
+    from throttllem_env.evaluation.compare import compare as compare_agents
+    from throttllem_env.evaluation.shares import Shares
+
+    runs = len(settings.agents) * settings.seeds
+    with Shares.of(runs) as shares:
+        numbers = shares.open()
+
+        class Bar(Progress):
+            """Reads the shares whenever it is drawn, ten times a second."""
+
+            def get_renderables(self) -> Any:
+                done = int((numbers >= 1).sum())
+                text = f"{done} of {runs} runs done"
+                if self.task_ids:
+                    self.update(TaskID(0), completed=float(numbers.sum()), description=text)
+                return super().get_renderables()
+
+        with progress_bar(Bar) as bar:
+            bar.add_task("starting", total=runs)
+            return compare_agents(settings, shares)
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print the table.
+
+    Args:
+        document: What `results` returned.
+    """
+    from rich.text import Text
+
+    from throttllem_env.cli.console import output, table
+    from throttllem_env.evaluation.tables import headers, rows, subtitle, targets
+
+    console = output()
+    console.print()
+    console.print(Text(subtitle(document), style="dim"))
+    console.print(Text(targets(document), style="dim"))
+    console.print(table(headers(document), rows(document)))
+
+
+def show_paths(paths: list[Path]) -> None:
+    """Print what was written.
+
+    Args:
+        paths: Files and folders.
+    """
+    typer.echo("Wrote:")
+    for path in paths:
+        hint = f"   look at it with: tensorboard --logdir {path}" if path.is_dir() else ""
+        typer.echo(f"  {path}{hint}")
+
+
+def show_failures(comparison: "Comparison", out: Path) -> None:
+    """Say on stderr which runs failed, and where their tracebacks are.
+
+    Args:
+        comparison: The runs.
+        out: The folder with the results.
+    """
+    for failure in comparison.failures:
+        typer.echo(f"error: {failure.agent}, seed {failure.seed} failed: {failure.error}", err=True)
+    typer.echo(f"Tracebacks are in {out / 'results.json'} under failures.", err=True)

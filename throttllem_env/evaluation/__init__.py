@@ -1,0 +1,1 @@
+"""Runs, metrics, comparisons, and what they leave behind: tables, plots, TensorBoard."""

@@ -1,0 +1,93 @@
+"""What a comparison compares: agents, seeds, and everything that is common to them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from throttllem_env.serving import BACKENDS
+from throttllem_env.serving.workload import Part
+from throttllem_env.suggest import nearest
+
+CONTROLS = ("own", "events", "period")
+"""`own` gives each controller its own control points, the others force one kind on all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `throttllem compare` takes.
+
+    Attributes:
+        agents: Controllers, each `name` or `name:key=value,...`; savings are against the first.
+        scenario: Name of a shipped scenario, or path of a YAML file.
+        trace: Path, or name as `throttllem trace` takes it.
+        seeds: How many replicas of the trace every agent serves: seeds 0 to `seeds` - 1.
+        load: Share of the rated load of the largest size.
+        slo_scale: Multiplies the latency SLOs.
+        length_predictor: `learned`, `noisy-P` or `oracle`.
+        control: `own`, `events` or `period`.
+        backend: Name of the backend.
+        split: Which blocks of the trace: `all`, `train`, `validation` or `test`.
+        duration_s: Serve only this much of the trace, seconds; None for all of it.
+        jobs: Runs at once, each in a process of its own when above 1.
+        out: Folder for the results; None to write nothing.
+    """
+
+    agents: tuple[str, ...]
+    scenario: str = "llama2-13b-a100"
+    trace: str = "azure-conv-like"
+    seeds: int = 1
+    load: float = 1.0
+    slo_scale: float = 1.0
+    length_predictor: str = "learned"
+    control: str = "own"
+    backend: str = "reference"
+    split: str = "all"
+    duration_s: float | None = None
+    jobs: int = 1
+    out: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be run, whatever the scenario and the trace are.
+
+        Raises:
+            ValueError: Names the field, the value, and the nearest valid choice.
+        """
+        if not self.agents:
+            raise ValueError("agents = '': name at least one, such as max-frequency,throttllem")
+        for agent in self.agents:
+            if self.agents.count(agent) > 1:
+                raise ValueError(f"agents: {agent!r} is named twice; each may be named once")
+        for field, choices in (("control", CONTROLS), ("backend", BACKENDS), ("split", get_args(Part))):
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(f"{field} = {value!r}: unknown; {nearest(value, choices)}")
+        for field in ("seeds", "jobs"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} = {getattr(self, field)}: must be a whole number of at least 1")
+        for field in ("load", "slo_scale", "duration_s"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{field} = {value}: must be a finite number above 0")
+
+
+def split_agents(text: str) -> tuple[str, ...]:
+    """Take a list of controllers apart, whose own parameters are separated by commas as well.
+
+    Args:
+        text: `name,name:key=value,key=value,name`.
+
+    Returns:
+        One spec per controller, in order.
+
+    Example:
+        >>> split_agents("max-frequency,static-frequency:mhz=990,size=2,throttllem")
+        ('max-frequency', 'static-frequency:mhz=990,size=2', 'throttllem')
+    """
+    specs: list[str] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        # `key=value` without a name before it belongs to the controller to its left.
+        if specs and "=" in part.partition(":")[0]:
+            specs[-1] += f",{part}"
+        elif part:
+            specs.append(part)
+    return tuple(specs)

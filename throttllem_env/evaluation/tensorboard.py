@@ -1,0 +1,157 @@
+"""TensorBoard events of a comparison, written without torch.
+
+Under the folder: `<agent>/seed-K` holds a run's time series and its row of the HParams table,
+`comparison` holds the plot of energy against violations and the layout of the custom scalars.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from throttllem_env.evaluation.compare import Comparison, Run
+from throttllem_env.serving.timeline import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from tensorboardX import SummaryWriter
+
+SERIES = {
+    "control/clock_mhz": "frequency_mhz",
+    "control/size": "size",
+    "control/gpus": "gpus",
+    "energy/energy_j": "energy_j",
+    "energy/power_w": "power_w",
+    "load/batch": "batch",
+    "load/kv_share": "kv_share",
+    "load/queue": "queue",
+    "slo/violations": "violations",
+}
+"""Tags of the time series, and the timeline's columns; the step is the second of the run."""
+
+HPARAM_METRICS = (
+    "energy_j",
+    "tokens_per_joule",
+    "slo_attainment",
+    "slo_violations",
+    "e2e_p99_s",
+    "tbt_mean_s",
+    "frequency_mean_mhz",
+)
+"""Metrics in the HParams table; each is a scalar of the run under `hparams/`."""
+
+LAYOUT = {
+    "Energy against violations": {
+        "energy (J)": ["Multiline", ["energy/energy_j"]],
+        "violations so far": ["Multiline", ["slo/violations"]],
+    },
+    "Control": {
+        "clock (MHz)": ["Multiline", ["control/clock_mhz"]],
+        "GPUs allocated": ["Multiline", ["control/gpus"]],
+    },
+}
+"""Custom scalars: the two that are traded against each other side by side, all runs in each."""
+
+_EVENT_FILES = "events.out.tfevents.*"
+
+
+def write_tensorboard(comparison: Comparison, folder: Path, plot: "Figure | None" = None) -> None:
+    """Write all runs.
+
+    Events of an earlier comparison in the same folder are removed, since TensorBoard would mix them
+    with the new ones; other files stay.
+
+    Args:
+        comparison: The runs.
+        folder: Where to write.
+        plot: Shown as an image: energy against violations.
+    """
+    clear_events(folder)
+    for run in comparison.runs:
+        with _writer(folder / run_name(run.agent) / f"seed-{run.seed}") as writer:
+            _write_series(writer, run.result.timeline)
+            _write_hparams(writer, comparison, run)
+    with _writer(folder / "comparison") as writer:
+        writer.add_custom_scalars(LAYOUT)
+        if plot is not None:
+            writer.add_image("energy_against_violations", _pixels(plot), dataformats="HWC")
+
+
+def clear_events(folder: Path) -> None:
+    """Remove event files below a folder, and the folders that are then empty.
+
+    Args:
+        folder: Where events may lie; need not exist.
+    """
+    for path in sorted(folder.rglob(_EVENT_FILES)):
+        path.unlink()
+    for path in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
+def run_name(agent: str) -> str:
+    """A folder's name for an agent.
+
+    Example:
+        >>> run_name("static-frequency:mhz=990")
+        'static-frequency_mhz=990'
+    """
+    return re.sub(r"[^\w.=,+-]", "_", agent)
+
+
+def _writer(folder: Path) -> "SummaryWriter":
+    from tensorboardX import SummaryWriter
+
+    # A long queue: by default every tenth event waits for the disk.
+    return SummaryWriter(str(folder), max_queue=10_000)
+
+
+def _write_series(writer: "SummaryWriter", timeline: Timeline) -> None:
+    """Time series; the clock of the events is that of the run, so that "relative" shows its time."""
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    columns = {tag: getattr(timeline, column) for tag, column in SERIES.items()}
+    for row, time_s in enumerate(timeline.time_s):
+        # One event for all tags: an event each would take an hour's trace half a minute.
+        values = [Summary.Value(tag=tag, simple_value=column[row]) for tag, column in columns.items()]
+        writer.file_writer.add_summary(Summary(value=values), int(time_s), time_s)
+
+
+def _write_hparams(writer: "SummaryWriter", comparison: Comparison, run: Run) -> None:
+    """The run's row of the HParams table.
+
+    `add_hparams` would open a further folder per run, named after the wall clock.
+    """
+    from tensorboardX.summary import hparams
+
+    metrics = {f"hparams/{name}": float(run.result.metrics[name]) for name in HPARAM_METRICS}
+    for summary in hparams(_hparams(comparison, run), metrics):
+        writer.file_writer.add_summary(summary)
+    for tag, value in metrics.items():
+        writer.add_scalar(tag, value, 0)
+
+
+def _hparams(comparison: Comparison, run: Run) -> dict[str, Any]:
+    settings = comparison.settings
+    return {
+        "agent": run.agent,
+        "seed": run.seed,
+        "scenario": comparison.scenario.name,
+        "trace": Path(settings.trace).name,
+        "load": settings.load,
+        "slo_scale": settings.slo_scale,
+        "length_predictor": settings.length_predictor,
+        "control": run.result.control,
+        "split": settings.split,
+        "backend": settings.backend,
+    }
+
+
+def _pixels(figure: "Figure") -> Any:
+    """A figure as uint8[height, width, 3]."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
