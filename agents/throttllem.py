@@ -12,6 +12,10 @@ from throttllem_env.prediction import Forecaster, PrefillModel, lowest_feasible_
 from throttllem_env.suggest import nearest
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
+MARGIN = 0.2
+"""Tuned, with the headroom, on the validation blocks of Azure 2023 conv at loads 0.5 to 1.0
+(`python scripts/tune.py margins --trace ...`); 0 is the paper's."""
+
 
 class Throttllem(BaseController):
     """Throttles and autoscales; decides at every arrival and completion."""
@@ -21,7 +25,7 @@ class Throttllem(BaseController):
     autoscales: ClassVar[bool] = True
 
     def __init__(
-        self, margin: float = 0.0, headroom: float = HEADROOM, prefill: PrefillModel = "expected"
+        self, margin: float = MARGIN, headroom: float = HEADROOM, prefill: PrefillModel = "expected"
     ) -> None:
         """Set the margins, which are tuned on validation blocks only.
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from throttllem_env.evaluation import plot_timeline
+from throttllem_env.envs import timeline_figure
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.output import prepare_folder, write_outputs
 from throttllem_env.evaluation.plot_latency import e2e_exceedance, tbt_exceedance
 from throttllem_env.evaluation.plot_style import PALETTE, colours
+from throttllem_env.evaluation.plot_timeline import run_figure
 from throttllem_env.evaluation.plot_tradeoff import spread, tradeoff_figure
 from throttllem_env.evaluation.plots import write_plots
 from throttllem_env.evaluation.results import results
@@ -133,9 +134,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_long_run_gets_a_smooth_clock(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot_timeline, "LONG_S", 10.0)
-    monkeypatch.setattr(plot_timeline, "MEAN_S", 1000.0)
+    monkeypatch.setattr(timeline_figure, "LONG_S", 10.0)
+    monkeypatch.setattr(timeline_figure, "MEAN_S", 1000.0)
     run = comparison.of("throttllem")[0]
-    clock = plot_timeline.timeline_figure(comparison, run).axes[0].lines[1].get_ydata()
+    clock = run_figure(comparison, run).axes[0].lines[1].get_ydata()
     # A window longer than the run gives its mean, everywhere.
     np.testing.assert_allclose(np.asarray(clock), run.result.metrics["frequency_mean_mhz"], rtol=0.02)

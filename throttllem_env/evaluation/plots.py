@@ -6,7 +6,7 @@ from typing import Any
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.plot_latency import latency_figure
 from throttllem_env.evaluation.plot_style import save
-from throttllem_env.evaluation.plot_timeline import timeline_figure
+from throttllem_env.evaluation.plot_timeline import run_figure
 from throttllem_env.evaluation.plot_tradeoff import tradeoff_figure
 from throttllem_env.evaluation.tensorboard import run_name
 
@@ -27,6 +27,6 @@ def write_plots(comparison: Comparison, document: dict[str, Any], folder: Path) 
         save(latency_figure(comparison), folder / "latencies.png"),
     ]
     for agent in comparison.agents:
-        figure = timeline_figure(comparison, comparison.of(agent)[0])
+        figure = run_figure(comparison, comparison.of(agent)[0])
         paths.append(save(figure, folder / f"timeline-{run_name(agent)}.png"))
     return paths
