@@ -88,7 +88,12 @@ class Switching(_Section):
 
 
 class WarmUp(_Section):
-    """How long a new instance takes until it can serve: uniform, seconds."""
+    """How long a new instance takes until it can serve: uniform between two times.
+
+    Attributes:
+        min_s: Shortest, seconds.
+        max_s: Longest, seconds.
+    """
 
     min_s: float = Field(20.0, ge=0)
     max_s: float = Field(30.0, ge=0)

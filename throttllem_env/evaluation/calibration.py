@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from throttllem_env.evaluation.metrics import percentile
+from throttllem_env.evaluation.workers import run_parallel
 from throttllem_env.scenario import RatedLoad, Scenario, SloConfig
 from throttllem_env.serving import RunRecords, make_backend
 from throttllem_env.serving.workload import fitting_trace, past_requests
@@ -150,15 +150,12 @@ class Calibrator:
         """Trials at `step` x 0.05 rps."""
         key = (size, step)
         if key not in self._kept:
-            self._kept[key] = Parallel(n_jobs=self._jobs)(
-                delayed(run_trial)(
-                    self._scenario,
-                    size,
-                    poisson_trace(self._lengths, step * GRID_RPS, self._duration_s, seed),
-                    seed,
-                )
-                for seed in range(self._seeds)
-            )
+            rate_rps = step * GRID_RPS
+            traces = [
+                poisson_trace(self._lengths, rate_rps, self._duration_s, seed) for seed in range(self._seeds)
+            ]
+            calls = [(self._scenario, size, trace, seed) for seed, trace in enumerate(traces)]
+            self._kept[key] = run_parallel(run_trial, calls, self._jobs)
         return self._kept[key]
 
     def rated_step(self, size: int, slo: Slo, *, e2e_too: bool, highest: int) -> int:

@@ -1,16 +1,14 @@
 """Run agents on the same replicas of a trace, one after another or side by side."""
 
-import os
-import signal
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from throttllem_env.controller import Assignment, make_controller
 from throttllem_env.evaluation.runner import RunResult, run_controller
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
+from throttllem_env.evaluation.workers import run_parallel
 from throttllem_env.prediction import make_length_predictor
 from throttllem_env.scenario import Scenario, load_scenario
 from throttllem_env.serving.workload import Workload, prepare_workload
@@ -187,48 +185,14 @@ def _run_all(
     settings: Settings, scenario: Scenario, pairs: list[tuple[str, int]], shares: Shares | None
 ) -> list[Run | Failure]:
     """Run all pairs in order; several at once when there are jobs for it."""
-    from joblib import Parallel, delayed
-
-    calls = [
-        delayed(_guarded)(settings, scenario, agent, seed, shares, index, os.getpid())
-        for index, (agent, seed) in enumerate(pairs)
-    ]
-    jobs = min(settings.jobs, len(calls))
-    with _workers(jobs):
-        done: list[Run | Failure] = Parallel(n_jobs=jobs)(calls)
-    return done
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[None]:
-    """Leave no worker process behind, above all not when interrupted."""
-    if jobs == 1:
-        yield
-        return
-    from joblib import parallel_config
-    from joblib.externals.loky import get_reusable_executor
-
-    try:
-        # Threads within a worker would compete with the other workers.
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield
-    finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    calls = [(settings, scenario, agent, seed, shares, index) for index, (agent, seed) in enumerate(pairs)]
+    return run_parallel(_guarded, calls, settings.jobs)
 
 
 def _guarded(
-    settings: Settings,
-    scenario: Scenario,
-    agent: str,
-    seed: int,
-    shares: Shares | None,
-    index: int,
-    parent_pid: int,
+    settings: Settings, scenario: Scenario, agent: str, seed: int, shares: Shares | None, index: int
 ) -> Run | Failure:
     """One run; an error becomes a result, so that it takes no other run along."""
-    if os.getpid() != parent_pid:
-        # Ctrl-C reaches the whole process group; the parent alone answers it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     numbers = shares.open() if shares else None
 
     def report(share: float) -> None:
