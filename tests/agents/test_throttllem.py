@@ -43,25 +43,41 @@ def test_the_smallest_size_that_covers_the_rate_with_headroom(rate_rps: float, s
     assert Autoscaler(known_scenario(), headroom=0.1).needed(rate_rps) == size
 
 
+def sizes(scaler: Autoscaler, rates_rps: list[float], first_s: float = 0.0, size: int = 4) -> list[int]:
+    """What it asks for at checks 10 s apart, each wish being granted at once."""
+    asked = []
+    for index, rate_rps in enumerate(rates_rps):
+        size = scaler.size(idle_telemetry(first_s + 10.0 * index, rate_rps, size))
+        asked.append(size)
+    return asked
+
+
 def test_shrinking_waits_for_the_grace_period_and_growing_does_not() -> None:
     scaler = Autoscaler(known_scenario(), grace_s=60.0)
-    assert scaler.size(idle_telemetry(0.0, 0.0)) == 4
-    assert scaler.size(idle_telemetry(50.0, 0.5)) == 4
-    assert scaler.size(idle_telemetry(60.0, 0.5)) == 1
-    assert scaler.size(idle_telemetry(70.0, 5.0, size=1)) == 4
-    assert scaler.size(idle_telemetry(100.0, 0.5, size=4)) == 4  # grace again
-    assert scaler.size(idle_telemetry(131.0, 0.5, size=4)) == 1
+    assert sizes(scaler, [0.5] * 7) == [4] * 6 + [1]
+    assert sizes(scaler, [0.5, 5.0, 5.0], first_s=70.0, size=1) == [1, 4, 4]
+    assert sizes(scaler, [0.5] * 8, first_s=100.0) == [4] * 6 + [1, 1]  # 60 s after the last burst at 90 s
+
+
+def test_one_burst_in_the_grace_period_prevents_shrinking() -> None:
+    lulls = [0.5] * 5 + [5.0] + [0.5] * 5 + [5.0] + [0.5] * 5
+    assert sizes(Autoscaler(known_scenario()), lulls) == [4] * len(lulls)
+
+
+def test_it_shrinks_to_the_largest_size_that_was_needed() -> None:
+    rates = [0.5, 0.5, 2.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert sizes(Autoscaler(known_scenario()), rates) == [4] * 6 + [2, 2, 2, 1]
 
 
 def test_sizes_are_reconsidered_every_ten_seconds() -> None:
-    scaler = Autoscaler(known_scenario())
+    scaler = Autoscaler(known_scenario(), grace_s=0.0)
     assert scaler.size(idle_telemetry(100.0, 0.5)) == 1
     assert scaler.size(idle_telemetry(105.0, 6.0, size=1)) == 1
     assert scaler.size(idle_telemetry(110.0, 6.0, size=1)) == 4
 
 
 def test_no_shrinking_while_a_change_is_under_way() -> None:
-    scaler = Autoscaler(known_scenario())
+    scaler = Autoscaler(known_scenario(), grace_s=0.0)
     telemetry = idle_telemetry(200.0, 0.5)
     draining = replace(telemetry.active, state=InstanceState.DRAINING, size=2)
     assert scaler.size(replace(telemetry, others=(draining,))) == 4
