@@ -17,7 +17,7 @@ from throttllem_env.types import FloatArray
 
 SIZE_INCHES = (12.0, 9.0)
 LONG_S = 1200.0
-"""Longer timelines are drawn in minutes, with the clock's mean over `MEAN_S` on top of the clock."""
+"""Longer timelines are drawn in minutes and as means over `MEAN_S`; of the clock the swings show too."""
 
 MEAN_S = 60.0
 DPI = 100
@@ -90,7 +90,8 @@ def timeline_figure(timeline: Timeline, frame: Frame) -> Figure:
         draw_panel(axes, time, timeline, frame)
         axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.04), frameon=False, labelcolor=_INK)
     since = "since the episode began " if frame.start_s else ""
-    panels[-1].set_xlabel(f"time {since}({'min' if frame.long else 's'})", color=_INK)
+    unit = f"min; curves are means over {MEAN_S:g} s" if frame.long else "s"
+    panels[-1].set_xlabel(f"time {since}({unit})", color=_INK)
     figure.align_ylabels(panels)
     figure.text(0.085, 0.963, frame.title, fontsize=14, fontweight="bold", color=_INK)
     figure.text(0.085, 0.932, frame.subtitle or _facts(timeline, frame), fontsize=10, color=_QUIET)
@@ -157,8 +158,13 @@ def _clock(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> No
     clock_mhz = timeline.column("frequency_mhz")
     if frame.long:
         axes.step(time, clock_mhz, where="post", color=_GREEN, linewidth=0.5, alpha=0.35, label="clock")
-        mean_mhz = moving_mean(timeline.column("time_s"), clock_mhz, MEAN_S)
-        axes.plot(time, mean_mhz, color="#064e3b", linewidth=1.6, label=f"mean over {MEAN_S:g} s")
+        axes.plot(
+            time,
+            _shown(timeline, "frequency_mhz", frame),
+            color="#064e3b",
+            linewidth=1.6,
+            label=f"mean over {MEAN_S:g} s",
+        )
     else:
         axes.step(time, clock_mhz, where="post", color=_GREEN, linewidth=1.6, label="clock")
     _reference(axes, frame.top_mhz, f"top: {frame.top_mhz} MHz")
@@ -167,6 +173,17 @@ def _clock(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> No
     if frame.start_s > 0:
         middle, place = -frame.start_s / frame.unit_s / 2, axes.get_xaxis_transform()
         axes.text(middle, 0.06, "run-in", transform=place, ha="center", fontsize=8.5, color=_QUIET)
+
+
+def _shown(timeline: Timeline, name: str, frame: Frame) -> FloatArray:
+    """A column as it is drawn: of a long timeline its moving mean, since single seconds would be a band."""
+    values = timeline.column(name)
+    if not frame.long:
+        return values
+    known = ~np.isnan(values)
+    if known.any():
+        values = np.where(known, values, values[known][0])  # nothing is projected for the first seconds
+    return moving_mean(timeline.column("time_s"), values, MEAN_S)
 
 
 def moving_mean(time_s: FloatArray, values: FloatArray, width_s: float) -> FloatArray:
@@ -196,12 +213,13 @@ def _size(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> Non
 
 
 def _batch(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> None:
-    _against_projection(axes, time, timeline.column("batch"), timeline.column("projected_batch"), frame)
+    actual, projected = (_shown(timeline, name, frame) for name in ("batch", "projected_batch"))
+    _against_projection(axes, time, actual, projected, frame)
     axes.set_ylabel("batch\n(requests)")
 
 
 def _kv(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> None:
-    used, projected = 100 * timeline.column("kv_share"), 100 * timeline.column("projected_kv_share")
+    used, projected = (100 * _shown(timeline, name, frame) for name in ("kv_share", "projected_kv_share"))
     _against_projection(axes, time, used, projected, frame)
     axes.set_ylabel("KV cache\n(%)")
 
@@ -220,7 +238,7 @@ def _against_projection(
 
 
 def _queue(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> None:
-    queue = timeline.column("queue")
+    queue = _shown(timeline, "queue", frame)
     _area(axes, time, queue, _TEAL)
     axes.step(time, queue, where="post", color=_TEAL, linewidth=1.2, label="waiting")
     new = np.diff(timeline.column("violations"), prepend=timeline.violations[0])
@@ -233,7 +251,7 @@ def _queue(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> No
 
 
 def _power(axes: Axes, time: FloatArray, timeline: Timeline, frame: Frame) -> None:
-    power_w = timeline.column("power_w")
+    power_w = _shown(timeline, "power_w", frame)
     _area(axes, time, power_w, _RED, step="pre")
     axes.step(time, power_w, where="pre", color=_RED, linewidth=1.3, label="all allocated\nGPUs")
     _reference(axes, frame.reference_power_w, "top clock at\nrated load")
