@@ -7,7 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SCENARIO ?= llama2-13b-a100
 TRACE ?= azure-conv-like
 AGENTS ?= max-frequency,throttllem-frequency,throttllem-autoscale,throttllem
-DURATION ?= 900
+LOAD ?= 0.5
+DURATION ?= 1800
 OUT ?= out/run
 TEST_ARGS ?= -n 2
 
@@ -17,9 +18,9 @@ TEST_ARGS ?= -n 2
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
 
-run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO= TRACE= AGENTS= DURATION= OUT=)
-	$(BIN)/throttllem compare --scenario '$(SCENARIO)' --trace '$(TRACE)' --agents '$(AGENTS)' \
-		--duration '$(DURATION)' --out '$(OUT)'
+run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO= TRACE= AGENTS= LOAD= DURATION= OUT=)
+	$(BIN)/throttllem compare --scenario '$(SCENARIO)' --trace '$(TRACE)' --agents '$(AGENTS)' --load '$(LOAD)' \
+		--duration '$(DURATION)' --jobs 2 --out '$(OUT)'
 
 test: $(VENV)/.dev ## Run every test (TEST_ARGS=)
 	$(BIN)/python -m pytest $(TEST_ARGS)
