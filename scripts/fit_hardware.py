@@ -46,15 +46,14 @@ def mape(predicted: Array, measured: Array) -> float:
     return float(np.mean(np.abs(predicted / measured - 1)))
 
 
-def fit(
-    model: Model, rows: pd.DataFrame, target: str, start: list[float], *, nonnegative: bool = True
-) -> Array:
-    """Least squares of the relative error."""
+def fit(model: Model, rows: pd.DataFrame, target: str, start: list[float]) -> Array:
+    """Least squares of the relative error, all parameters at least 0."""
     measured = rows[target].to_numpy(float)
-    bounds = (0.0 if nonnegative else -np.inf, np.inf)
-    found = least_squares(
-        lambda p: model(p, rows) / measured - 1, start, bounds=bounds, x_scale=np.abs(start)
-    )
+
+    def relative_error(parameters: Array) -> Array:
+        return model(parameters, rows) / measured - 1
+
+    found = least_squares(relative_error, start, bounds=(0.0, np.inf), x_scale=np.abs(start))
     return np.asarray(found.x)
 
 
@@ -72,14 +71,14 @@ def held_out(model: Model, rows: pd.DataFrame, target: str, start: list[float], 
 def decode_ms(p: Array, rows: pd.DataFrame) -> Array:
     """Weights + request x batch + KV token x KV."""
     batch = rows.batch.to_numpy(float)
-    return p[0] + p[1] * batch + p[2] * batch * rows.ctx.to_numpy(float)
+    return np.asarray(p[0] + p[1] * batch + p[2] * batch * rows.ctx.to_numpy(float))
 
 
 def prefill_ms(p: Array, rows: pd.DataFrame, weights_ms: float) -> Array:
     """Roofline of reading the weights and computing, plus attention."""
     tokens = (rows.batch * rows.ctx).to_numpy(float)
     attention = (rows.batch * rows.ctx**2).to_numpy(float)
-    return (weights_ms**4 + (p[0] + p[1] * tokens) ** 4) ** 0.25 + p[2] * attention
+    return np.asarray((weights_ms**4 + (p[0] + p[1] * tokens) ** 4) ** 0.25 + p[2] * attention)
 
 
 def response(p: Array, rows: pd.DataFrame) -> Array:
