@@ -51,7 +51,7 @@ def fit(model: Model, rows: pd.DataFrame, target: str, start: list[float]) -> Ar
     measured = rows[target].to_numpy(float)
 
     def relative_error(parameters: Array) -> Array:
-        return model(parameters, rows) / measured - 1
+        return np.asarray(model(parameters, rows) / measured - 1)
 
     found = least_squares(relative_error, start, bounds=(0.0, np.inf), x_scale=np.abs(start))
     return np.asarray(found.x)
