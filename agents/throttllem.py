@@ -39,6 +39,8 @@ class Throttllem(BaseController):
         """
         if not 0 <= margin < 1:
             raise ControllerError(f"throttllem: margin = {margin}: must be at least 0 and below 1")
+        if not 0 <= headroom < float("inf"):
+            raise ControllerError(f"throttllem: headroom = {headroom}: must be a number of at least 0")
         if prefill not in get_args(PrefillModel):
             raise ControllerError(
                 f"throttllem: prefill = {prefill!r}: {nearest(prefill, get_args(PrefillModel))}"

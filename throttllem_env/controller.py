@@ -129,6 +129,8 @@ def _parameters(spec: str, text: str, factory: Any) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")
+        if key in parameters:
+            raise ControllerError(f"agent {spec!r}: {key} is given twice")
         if key not in accepted:
             hint = nearest(key, accepted) if accepted else "it takes no parameters"
             raise ControllerError(f"agent {spec!r}: no parameter {key!r}; {hint}")

@@ -64,7 +64,7 @@ class RatedLoad(_Section):
         computed: When, with which command, on which lengths.
     """
 
-    requests_rps: dict[int, float] = {}
+    requests_rps: dict[int, Positive] = {}
     reference_power_w: Positive | None = None
     computed: str = ""
 
@@ -125,7 +125,8 @@ class Scenario(_Section):
         output_cap_tokens: Longest output that clients ask for; a request that outlives its prediction is
             assumed to reach it.
         idle_mhz: Clock that the reference controller sets when nothing runs.
-        drain_s: How long after the trace's end energy is still charged and requests may finish.
+        drain_s: How long after the trace's end energy is still charged and requests may finish; at least
+            the E2E SLO.
         switching: Cost of a clock change.
         warm_up: Cost of a new instance.
     """
@@ -235,7 +236,8 @@ class Scenario(_Section):
         return self.rated.reference_power_w
 
     def _not_frozen(self, what: str) -> ScenarioError:
-        return ScenarioError(f"{self.name}: {what}; run `throttllem scenarios freeze {self.name}`")
+        command = f"throttllem scenarios freeze {self.name} --trace TRACE"
+        return ScenarioError(f"{self.name}: {what}; compute it with `{command}` (or give the file's path)")
 
     def kv_blocks(self, size: int) -> int:
         """KV blocks of an instance, vLLM's null block included."""
@@ -274,7 +276,10 @@ def load_scenario(spec: str | Path) -> Scenario:
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ScenarioError(f"{path}: no such scenario file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"{path}: not a text file in UTF-8: {error}") from error
     else:
         if str(spec) not in scenario_names():
             raise ScenarioError(f"scenario = {str(spec)!r}: unknown; {nearest(str(spec), scenario_names())}")
@@ -296,6 +301,10 @@ def parse_scenario(data: Any, origin: str) -> Scenario:
     Raises:
         ScenarioError: One line per invalid field.
     """
+    if not isinstance(data, dict):
+        raise ScenarioError(
+            f"{origin}: holds {type(data).__name__}, not a dict of fields such as `name: mine`"
+        )
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:

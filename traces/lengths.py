@@ -23,7 +23,7 @@ class OverLengthCounts:
     Attributes:
         clipped: Requests that were shortened.
         dropped: Requests that were taken out of the trace.
-        to_reject: Requests left as they are, which a server will refuse.
+        to_reject: Requests left as they are, which a server will refuse or stop at its limit.
     """
 
     clipped: int = 0
@@ -32,16 +32,20 @@ class OverLengthCounts:
 
 
 def limit_lengths(
-    trace: Trace, max_model_len: int, over_length: OverLength = "clip"
+    trace: Trace, max_model_len: int, over_length: OverLength = "clip", *, output_room: int | None = None
 ) -> tuple[Trace, OverLengthCounts]:
     """Deal with requests whose prompt and output exceed a model's context.
 
     Args:
         trace: The requests.
         max_model_len: Most tokens of prompt plus output, at least 2.
-        over_length: "clip" shortens the prompt (and the output, where not even one prompt
-            token would be left); "drop" removes the request, not the time it arrived in;
-            "reject" leaves it, to be refused at run time.
+        over_length: "clip" shortens the prompt to `max_model_len - output_room`, and the output
+            to what is then left; "drop" removes the request, not the time it arrived in;
+            "reject" leaves it to the server, which refuses prompts that fill the context and
+            stops others at its limit.
+        output_room: Tokens that a clipped prompt leaves for the output, the same for all
+            requests: a prompt cut to fit its own output would give the output's length away.
+            Default: a quarter of the context.
 
     Returns:
         The trace to serve, and how many requests were concerned.
@@ -56,12 +60,16 @@ def limit_lengths(
         return trace, OverLengthCounts(to_reject=count)
     if over_length == "drop":
         return _without(trace, over), OverLengthCounts(dropped=count)
-    return _clipped(trace, max_model_len), OverLengthCounts(clipped=count)
+    room = max(max_model_len // 4, 1) if output_room is None else output_room
+    if not 1 <= room < max_model_len:
+        raise TraceError.at(None, None, "output_room", room, f"from 1 to {max_model_len - 1} tokens")
+    return _clipped(trace, over, max_model_len, room), OverLengthCounts(clipped=count)
 
 
-def _clipped(trace: Trace, max_model_len: int) -> Trace:
-    output_tokens = np.minimum(trace.output_tokens, max_model_len - 1)
-    prompt_tokens = np.minimum(trace.prompt_tokens, max_model_len - output_tokens)
+def _clipped(trace: Trace, over: NDArray[np.bool_], max_model_len: int, room: int) -> Trace:
+    shortest = np.minimum(trace.prompt_tokens, max_model_len - room)
+    prompt_tokens = np.where(over, shortest, trace.prompt_tokens)
+    output_tokens = np.minimum(trace.output_tokens, max_model_len - prompt_tokens)
     return replace(trace, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
 

@@ -39,6 +39,9 @@ SYNTHETIC_PARAMETERS: Final[dict[str, dict[str, float | str]]] = {
 
 _MICROSECOND_DIGITS: Final = 6
 
+LONGEST_S: Final = 1e7
+"""Longest synthetic trace, about four months: longer ones would not fit into memory."""
+
 
 def generate(name: str, duration_s: float = 3600.0, seed: int = 0, **parameters: float | str) -> Trace:
     """Generate a synthetic trace.
@@ -64,7 +67,7 @@ def generate(name: str, duration_s: float = 3600.0, seed: int = 0, **parameters:
         60.0
     """
     chosen = _checked_parameters(name, parameters)
-    _require(duration_s > 0 and np.isfinite(duration_s), "duration_s", duration_s, "a finite time above 0")
+    _require(0 < duration_s <= LONGEST_S, "duration_s", duration_s, f"above 0, at most {LONGEST_S:g} s")
     _require(seed >= 0, "seed", seed, "a whole number of at least 0")
     # Two streams: lengths do not change when the arrival process draws more or less.
     arrival_rng, length_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))

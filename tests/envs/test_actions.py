@@ -126,7 +126,8 @@ def test_masks_are_exact(scenario: Scenario, make_env: MakeEnv, gpus: int, perio
             assert mask[slot] == (not ignored_by_backend(env, size)), (slot, env.telemetry)
             masked.add(bool(mask[slot]))
         states |= {instance.state for instance in env.telemetry.others}
-        wanted, slot = target_size(env.telemetry), int(rng.integers(4)) if rng.random() < 0.4 else 2
+        wanted = target_size(env.telemetry)
+        slot = int(rng.integers(4)) if rng.random() < 0.4 else quick.sizes.index(wanted)
         ignored = env.telemetry.ignored_actions
         *_, truncated, info = env.step([12, slot])
         assert env.telemetry.ignored_actions == ignored, "the environment passes no ignored action on"

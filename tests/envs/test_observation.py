@@ -123,7 +123,7 @@ def test_some_features_by_hand(scenario: Scenario, trace: Trace, observation: Ob
         "request_rate": t.recent.requests / 30.0 / 7.0,
         "power": t.power_w / (8 * 400.0),
         "tbt": t.tbt_mean_s / 0.2,
-        "projected_batch_1s": value(observation, t, "projected_batch_1s"),
+        "prefilling": (running.computed_tokens < running.prompt_tokens).sum() / 256,
     }
     for name, wanted in expected.items():
         assert value(observation, t, name) == pytest.approx(wanted, rel=1e-5), name

@@ -15,7 +15,7 @@ from throttllem_env.evaluation.calibration import (
 )
 from throttllem_env.scenario import load_scenario
 from throttllem_env.slo import Slo
-from throttllem_env.traces import Trace, generate, limit_lengths
+from throttllem_env.traces import generate, limit_lengths
 
 SCENARIO = load_scenario("llama2-13b-a100")
 LENGTHS, _ = limit_lengths(generate("azure-conv-like", 600.0, 0), 4096)
@@ -100,8 +100,3 @@ def test_freezing_writes_a_valid_scenario(tmp_path: Path) -> None:
     assert 0 < written.rated_rps(2) <= written.rated_rps(4)
     assert written.slo.e2e_s
     assert len(told) == 2
-
-
-def test_the_empty_trace_has_nothing_to_learn_from() -> None:
-    with pytest.raises(ValueError, match=r"high|low|empty|0"):
-        poisson_trace(Trace([], [], []), 5.0, 10.0, 0)

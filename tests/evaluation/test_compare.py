@@ -141,6 +141,19 @@ def test_agents_and_their_parameters_are_told_apart(text: str, agents: tuple[str
     assert split_agents(text) == agents
 
 
-def test_the_folder_is_not_needed(settings: Settings) -> None:
-    assert settings.out is None
-    assert not Path("out/compare").is_file()
+def test_without_a_folder_nothing_is_written(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    compare(replace(settings, agents=("max-frequency",), seeds=1, duration_s=5.0, out=None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_is_judged_before_the_last_deadline(settings: Settings) -> None:
+    """With an SLO longer than the drain, the drain follows the SLO: slow is not unfinished."""
+    slow = replace(
+        settings, agents=("static-frequency:mhz=450",), seeds=1, duration_s=30.0, slo_scale=12.0, out=None
+    )
+    (run,) = compare(slow).runs
+    assert run.result.metrics["completed"] == run.result.metrics["requests"]
+    assert run.result.metrics["slo_attainment"] == 1.0

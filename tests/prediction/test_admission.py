@@ -73,3 +73,14 @@ def test_an_empty_engine_always_admits() -> None:
     backend, _ = run(trace, 0.01)
     records = backend.records().requests
     assert records.scheduled_s.tolist() == pytest.approx([0.5, 100.0])
+
+
+def test_a_doomed_request_does_not_hold_up_the_others() -> None:
+    """It is late with or without them, so nothing is won by letting them wait."""
+    outputs = [3000] + [50] * 19
+    arrivals = np.r_[0.5, np.linspace(21.0, 24.0, 19)]
+    trace = Trace(arrivals, np.full(20, 200), np.array(outputs))
+    backend, _ = run(trace, 10.0)
+    records = backend.records().requests
+    assert np.max((records.scheduled_s - records.arrival_s)[1:]) < 1.0
+    assert np.max((records.finish_s - records.arrival_s)[1:]) < 10.0

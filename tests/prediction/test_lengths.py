@@ -95,3 +95,18 @@ def test_learned_does_not_see_the_trace_it_serves() -> None:
 def test_unknown_predictors_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"length predictor|quantile"):
         make_length_predictor(spec, TRACE, TRACE, 0, 1024, 4096)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 300)), min_size=1, max_size=40),
+    st.integers(1, 60),
+    st.integers(0, 400),
+)
+def test_learned_copes_with_any_past(pairs: list[tuple[int, int]], prompt: int, generated: int) -> None:
+    """A single request, equal prompts, many at the shortest: every bin has somebody to learn from."""
+    past_prompt, past_output = (np.array(c) for c in zip(*pairs, strict=True))
+    learned = LearnedLengths(past_prompt, past_output, 1024, 4096)
+    requests = RequestTable.from_rows([(0, 0.0, prompt, 0, generated, False)])
+    predicted = int(learned.predict(requests)[0])
+    assert predicted > generated
+    assert predicted in past_output or predicted in (1024, generated + 1, 4096 - prompt)

@@ -8,11 +8,19 @@ from throttllem_env.traces import OverLengthCounts, Trace, TraceError, limit_len
 TRACE = Trace([0.0, 1.0, 2.0, 3.0], [50, 60, 10, 100], [50, 50, 200, 1], duration_s=9.0)
 
 
-def test_clipping_shortens_prompts_first() -> None:
-    trace, counts = limit_lengths(TRACE, 100)
-    assert trace.prompt_tokens.tolist() == [50, 50, 1, 99]
-    assert trace.output_tokens.tolist() == [50, 50, 99, 1]
+def test_clipping_shortens_prompts_to_one_length_and_then_outputs() -> None:
+    trace, counts = limit_lengths(TRACE, 100, output_room=60)
+    assert trace.prompt_tokens.tolist() == [50, 40, 10, 40]
+    assert trace.output_tokens.tolist() == [50, 50, 90, 1]
     assert counts == OverLengthCounts(clipped=3)
+
+
+def test_a_clipped_prompt_does_not_give_its_output_away() -> None:
+    """Whatever the output of a long prompt is, the prompt is cut to the same length."""
+    prompts = {
+        int(limit_lengths(Trace([0.0], [95], [output]), 100)[0].prompt_tokens[0]) for output in range(6, 100)
+    }
+    assert prompts == {75}
 
 
 def test_dropping_keeps_the_time() -> None:
@@ -33,6 +41,8 @@ def test_arguments_are_checked() -> None:
         limit_lengths(TRACE, 100, "clipp")  # type: ignore[arg-type]
     with pytest.raises(TraceError, match="max_model_len = 1"):
         limit_lengths(TRACE, 1)
+    with pytest.raises(TraceError, match="output_room = 100"):
+        limit_lengths(TRACE, 100, output_room=100)
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99)), max_size=20), st.integers(2, 120))
@@ -45,6 +55,7 @@ def test_clipped_requests_fit_and_fitting_ones_are_untouched(
     total = after.prompt_tokens + after.output_tokens
     over = prompt + output > limit
     assert np.all(total <= limit)
-    assert np.all(total[over] == limit)
+    assert np.all(after.prompt_tokens <= prompt)
+    assert np.all(after.output_tokens <= output)
     assert np.array_equal(after.prompt_tokens[~over], prompt[~over])
     assert counts.clipped == over.sum()

@@ -144,10 +144,12 @@ def freeze(
     """Compute rated loads, E2E SLO and reference power, and write them into a YAML file."""
     from throttllem_env.cli.console import progress_bar
     from throttllem_env.evaluation.calibration import freeze_scenario
+    from throttllem_env.evaluation.output import prepare_folder
     from throttllem_env.scenario import load_scenario
 
     scenario = load_scenario(name)
     path = out or Path("out/scenarios") / f"{scenario.name}.yaml"
+    prepare_folder(path.parent)
     with progress_bar() as bar:
         bar.add_task("searching rated loads", total=None)
         frozen = freeze_scenario(scenario, trace, jobs=jobs, out=path, progress=typer.echo)

@@ -53,6 +53,7 @@ def describe(
 ) -> None:
     """Print rates and lengths of a trace, and plot them."""
     from throttllem_env.cli.console import facts, output, table
+    from throttllem_env.evaluation.output import prepare_folder
     from throttllem_env.traces import describe as summarize
     from throttllem_env.traces import load_trace, plot_trace
 
@@ -62,7 +63,7 @@ def describe(
     console.print(facts(_arrival_facts(summary), f"\n{summary.name}"))
     console.print(table(["tokens", "mean", "p50", "p90", "p99", "max"], _length_rows(summary), "\nLengths"))
     path = plot or Path("out") / f"trace-{Path(summary.name).stem}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_folder(path.parent)
     plot_trace(loaded, path)
     typer.echo(f"Wrote:\n  {path}")
 
@@ -105,25 +106,20 @@ def generate(
     ] = None,
 ) -> None:
     """Generate a trace and write it as Parquet."""
-    from throttllem_env.traces import generate as draw
-    from throttllem_env.traces import parse_spec, write_parquet
+    from throttllem_env.evaluation.output import prepare_folder
+    from throttllem_env.suggest import nearest
+    from throttllem_env.traces import SYNTHETIC_PARAMETERS, load_trace, parse_spec, write_parquet
 
     name, given = parse_spec(trace)
+    if name not in SYNTHETIC_PARAMETERS:
+        raise ValueError(f"generator = {name!r}: unknown; {nearest(name, SYNTHETIC_PARAMETERS)}")
     # What the name says wins, as it does wherever a trace is named.
-    duration_s, own_seed = _number(given, "duration_s", duration), _number(given, "seed", seed)
-    parameters = {key: value for key, value in given.items() if key not in ("duration_s", "seed")}
-    made = draw(name, duration_s, int(own_seed), **parameters)
-    path = out or Path("out") / f"{name}-seed-{int(own_seed)}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"duration_s": f"{duration:g}", "seed": str(seed)} | given
+    made = load_trace(f"{name}:" + ",".join(f"{key}={value}" for key, value in parameters.items()))
+    path = out or Path("out") / f"{name}-seed-{parameters['seed']}.parquet"
+    prepare_folder(path.parent)
     write_parquet(made, path)
     typer.echo(f"{len(made):,} requests in {made.duration_s:,.0f} s\nWrote:\n  {path}")
-
-
-def _number(given: dict[str, str], key: str, default: float) -> float:
-    try:
-        return float(given.get(key, default))
-    except ValueError:
-        raise ValueError(f"{key} = {given[key]!r}: expected a number") from None
 
 
 @app.command(

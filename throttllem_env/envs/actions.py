@@ -184,8 +184,8 @@ def available_sizes(telemetry: Telemetry, scenario: Scenario) -> BoolArray:
 
 
 def _available(size: int, telemetry: Telemetry, gpus: int) -> bool:
-    if size == target_size(telemetry):
-        return True
+    if size in (target_size(telemetry), telemetry.active.size):
+        return True  # no change, or one that calls a warm-up off
     allocated = telemetry.active.size + sum(i.size for i in telemetry.others)
     warming = telemetry.in_state(InstanceState.WARMING)
     if warming:

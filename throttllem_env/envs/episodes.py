@@ -69,7 +69,8 @@ class EpisodeSource:
         spare_s = max(whole.duration_s - self._length_s, 0.0)
         start_s = float(rng.uniform(0.0, spare_s))
         seed = int(rng.integers(SEEDS[1]))
-        trace = whole.window(start_s, start_s + self._length_s)
+        # A window leaves out an arrival at its very end, which a trace served whole keeps.
+        trace = whole.window(start_s, start_s + self._length_s) if spare_s else whole
         return Episode(trace, self._forecaster(trace, seed), seed)
 
     def _whole(self, rng: np.random.Generator) -> Trace:

@@ -37,8 +37,8 @@ class Trial:
         preempted: Requests preempted at least once.
         tbt_mean_s: Mean time between tokens, weighted by tokens.
         tokens: Output tokens.
-        energy_j: Energy until the last request was done.
-        elapsed_s: Time until then.
+        energy_j: Energy up to the trace's end.
+        elapsed_s: Time of the first boundary there.
     """
 
     wait_s: FloatArray

@@ -19,8 +19,12 @@ def attained_requests(records: RunRecords, slo: Slo) -> BoolArray:
 
 
 def percentile(values: FloatArray, percent: float) -> float:
-    """Percentile with linear interpolation; nan without values."""
-    return float(np.percentile(values, percent)) if len(values) else float("nan")
+    """Percentile with linear interpolation; nan without values, infinite beside an infinite value."""
+    if not len(values):
+        return float("nan")
+    with np.errstate(invalid="ignore"):
+        found = float(np.percentile(values, percent))
+    return float("inf") if np.isnan(found) else found
 
 
 def weighted_percentile(values: FloatArray, weights: IntArray, percent: float) -> float:
@@ -57,9 +61,9 @@ def compute_metrics(records: RunRecords, slo: Slo, duration_s: float) -> Metrics
     tokens = int(requests.generated_tokens.sum())
     total = int(records.tbt_tokens.sum())
     tbt_mean_s = float(records.tbt_gap_s @ records.tbt_tokens / total) if total else 0.0
-    done = ~np.isnan(requests.finish_s)
-    e2e_s = (requests.finish_s - requests.arrival_s)[done]
-    ttft_s = (requests.first_token_s - requests.arrival_s)[~np.isnan(requests.first_token_s)]
+    # Requests that never got so far count as infinitely late, lest overload look fast.
+    e2e_s = np.nan_to_num(requests.finish_s - requests.arrival_s, nan=np.inf)
+    ttft_s = np.nan_to_num(requests.first_token_s - requests.arrival_s, nan=np.inf)
     return {
         "energy_j": energy.total_j,
         "energy_node_j": energy.total_j + energy.released_j,

@@ -19,6 +19,7 @@ from throttllem_env.evaluation import bootstrap
 from throttllem_env.evaluation.bootstrap import Blocks, run_blocks
 from throttllem_env.evaluation.compare import Comparison, Run
 from throttllem_env.hardware import load_profile
+from throttllem_env.serving.workload import is_synthetic
 
 FORMAT = 1
 METRICS = (
@@ -191,7 +192,7 @@ def summarize(comparison: Comparison) -> list[dict[str, Any]]:
 
     Returns:
         Entries in the order of the agents; `saving` is None where the first agent has no run to
-        compare with. Intervals are None where there are fewer than two blocks.
+        compare with. Intervals are None where there are too few blocks.
     """
     blocks = {agent: agent_blocks(comparison, agent) for agent in comparison.agents}
     first = comparison.settings.agents[0]
@@ -200,8 +201,9 @@ def summarize(comparison: Comparison) -> list[dict[str, Any]]:
 
 def agent_blocks(comparison: Comparison, agent: str) -> Blocks:
     """All blocks of an agent's runs."""
+    replica = not is_synthetic(comparison.settings.trace)
     return Blocks.concatenate(
-        [run_blocks(run.result, comparison.slo, run.seed) for run in comparison.of(agent)]
+        [run_blocks(run.result, comparison.slo, run.seed, replica=replica) for run in comparison.of(agent)]
     )
 
 

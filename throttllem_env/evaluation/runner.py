@@ -79,7 +79,8 @@ def run_controller(
     controller.reset(Assignment(scenario, slo, lengths, seed))
     recorder = TimelineRecorder(forecaster, slo.e2e_s)
     observer = make_observer(controller, scenario, slo, lengths)
-    horizon_s = workload.trace.duration_s + scenario.drain_s
+    # Nobody is judged before the last deadline has passed.
+    horizon_s = workload.trace.duration_s + max(scenario.drain_s, slo.e2e_s)
     try:
         telemetry = served.reset(workload.trace, seed)
         _loop(controller, served, telemetry, recorder, observer, points, horizon_s, progress)

@@ -5,7 +5,7 @@ from typing import Any
 MISSING = "–"
 
 LABELS = {
-    "learned": "length predictor: learned from past requests",
+    "learned": "length predictor: learned on train blocks",
     "oracle": "length predictor: ORACLE (it sees the true output lengths)",
 }
 

@@ -30,7 +30,7 @@ class ProjectedAdmission:
         if not (len(telemetry.active.running) or len(telemetry.active.waiting)):
             return True, not self._own_deadline_met(self._with_head(telemetry))
         outlook = self._with_head(telemetry)
-        if not outlook.projection.fits or not self._others_safe(outlook):
+        if not outlook.projection.fits or not self._others_safe(telemetry, outlook):
             return False, False
         return True, not self._own_deadline_met(outlook)
 
@@ -41,11 +41,20 @@ class ProjectedAdmission:
         waiting = RequestTable.concatenate([telemetry.active.waiting, head])
         return self._forecaster.outlook(telemetry, waiting)
 
-    def _others_safe(self, outlook: Outlook) -> bool:
-        """Whether TBT and the deadlines of all others that are not lost hold at the top clock."""
+    def _others_safe(self, telemetry: Telemetry, outlook: Outlook) -> bool:
+        """Whether, at the top clock, TBT holds and the head makes nobody late.
+
+        Those who are late without it already are no reason to keep it waiting.
+        """
         verdict = self._at_top(outlook)
-        slack_s = outlook.deadline_s[:-1] - verdict.finish_s[:-1]
-        return verdict.tbt_s <= outlook.tbt_slo_s and bool(np.all(slack_s >= 0))
+        kept = outlook.deadline_s[:-1] - verdict.finish_s[:-1] >= 0
+        if verdict.tbt_s > outlook.tbt_slo_s:
+            return False
+        if np.all(kept):
+            return True
+        before = self._forecaster.outlook(telemetry, telemetry.active.waiting)
+        late_before = self._at_top(before).finish_s > before.deadline_s
+        return bool(np.all(kept | late_before))
 
     def _own_deadline_met(self, outlook: Outlook) -> bool:
         return bool(self._at_top(outlook).finish_s[-1] <= outlook.deadline_s[-1])

@@ -102,7 +102,10 @@ def iteration_times_s(
         float64[h] with decode only, float64[h] with the prefill of known requests (unless ignored).
     """
     p = outlook.projection
-    decode_s = predictor.decode_s(outlook.size, p.decode_batch, p.kv_blocks, mhz)
+    # An iteration that only prefills reads the weights as well, as a batch of one would.
+    decoding = p.decode_batch > 0
+    batch, kv_blocks = np.maximum(p.decode_batch, 1), np.where(decoding, p.kv_blocks, 0)
+    decode_s = predictor.decode_s(outlook.size, batch, kv_blocks, mhz)
     if outlook.prefill == "ignore":
         return decode_s, decode_s
     total_s = decode_s

@@ -140,8 +140,10 @@ class LearnedLengths:
         if not 0 < quantile < 1:
             raise ValueError(f"quantile = {quantile}: must lie between 0 and 1")
         self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
-        edges = np.quantile(prompt_tokens, np.linspace(0, 1, PROMPT_BINS + 1)[1:-1])
-        self._edges = np.unique(edges)
+        shares = np.linspace(0, 1, PROMPT_BINS + 1)[1:-1]
+        edges = np.quantile(prompt_tokens, shares, method="inverted_cdf")
+        # Edges are prompts that occurred, and none is the shortest: so no bin is empty.
+        self._edges = np.unique(edges[edges > prompt_tokens.min()])
         bins = np.searchsorted(self._edges, prompt_tokens, side="right")
         longest = int(output_tokens.max())
         self._table = np.stack(

@@ -1,7 +1,7 @@
 """The scoreboard: for every request, when its next token appears and how many are left.
 
-Iterations are counted from the next one, j = 0. A request that has computed everything it knows but one
-token decodes: its next token appears at j = 0. The others must first be prefilled, and when that is done
+Iterations are counted from the next one, j = 0. A request that has computed its prompt and everything it
+knows but one token decodes: its next token appears at j = 0. The others must first be prefilled, and when that is done
 follows from replaying the engine's token budget (DESIGN.md, section 5).
 """
 
@@ -110,7 +110,9 @@ def project(board: Scoreboard, engine: EngineConfig) -> Projection:
         The projection until the last request ends.
     """
     future = _Future(board, engine)
-    decoding = board.pending_tokens[: board.running] <= 1
+    # A prompt whose last token alone is left is still in prefill.
+    prompt_done = board.requests.computed_tokens >= board.requests.prompt_tokens
+    decoding = ((board.pending_tokens <= 1) & prompt_done)[: board.running]
     future.add_decoding(np.flatnonzero(decoding))
     for row in np.flatnonzero(~decoding).tolist():
         future.replay_prefill(row, admitted=True)

@@ -86,8 +86,8 @@ def prepare_workload(
     served = scaled if part == "all" else recorded.split(cast(Split, part)).scaled(speed)
     if seed and not is_synthetic(spec):
         served = served.jittered(np.random.default_rng(seed), JITTER_S)
-    if duration_s is not None:
-        served = replace(served.window(0.0, min(duration_s, served.duration_s)), name=recorded.name)
+    if duration_s is not None and duration_s < served.duration_s:
+        served = replace(served.window(0.0, duration_s), name=recorded.name)
     if past is None:
         past = past_requests(spec, recorded, scenario)
     return Workload(served, past, counts, speed)
@@ -102,7 +102,9 @@ def fitting_trace(spec: TraceSource, scenario: Scenario, seed: int) -> tuple[Tra
         seed: Seed of a synthetic trace.
     """
     trace = spec if isinstance(spec, Trace) else load_trace(spec, seed=seed)
-    return limit_lengths(trace, scenario.engine.max_model_len, scenario.over_length)
+    limit = scenario.engine.max_model_len
+    room = min(scenario.output_cap_tokens, limit - 1)
+    return limit_lengths(trace, limit, scenario.over_length, output_room=room)
 
 
 def past_requests(spec: TraceSource, recorded: Trace, scenario: Scenario) -> Trace:

@@ -96,10 +96,13 @@ class ReferenceBackend:
     def _resize(self, size: int) -> None:
         """Start a shadow instance, unless a change is under way or the node has too few GPUs.
 
-        A request for a still larger size restarts the warm-up; asking again for the size that is
-        warming, or for the active one when nothing is under way, is no change and not counted.
+        A request for a still larger size restarts the warm-up, and one for the active size calls it off;
+        asking again for the size that is warming, or for the active one when nothing is under way, is no
+        change and not counted.
         """
-        if self._warming and size > self._warming.size and self._fits(size, besides=self._warming):
+        if self._warming and size == self._active.size:
+            self._release(self._warming)
+        elif self._warming and size > self._warming.size and self._fits(size, besides=self._warming):
             self._release(self._warming)
             self._start_warming(size)
         elif self._warming or self._draining:
@@ -203,8 +206,10 @@ class ReferenceBackend:
             self._next_arrival < len(self._arrivals) and self._arrivals[self._next_arrival][0] <= self._now_s
         ):
             arrival_s, prompt, output = self._arrivals[self._next_arrival]
-            request = EngineRequest(self._next_arrival, arrival_s, prompt, output)
-            accepted = prompt + output <= self._scenario.engine.max_model_len
+            room = self._scenario.engine.max_model_len - prompt
+            # vLLM refuses a prompt that fills the context, and stops others silently at its limit.
+            accepted = room > 0
+            request = EngineRequest(self._next_arrival, arrival_s, prompt, min(output, room))
             self._ledger.arrive(request, accepted=accepted)
             self._recent.append((arrival_s, prompt))
             self._next_arrival += 1
