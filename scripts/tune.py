@@ -15,8 +15,8 @@ from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.scenario import load_scenario
 
-MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-HEADROOMS = (0.1, 0.2, 0.3)
+MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+HEADROOMS = (0.1, 0.2)
 
 
 def run(arguments: argparse.Namespace, agents: list[str], split: str, load: float) -> Comparison:
