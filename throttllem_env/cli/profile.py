@@ -1,0 +1,115 @@
+"""`throttllem profile`: measure how long a backend's iterations take, at every size and clock."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EPILOG = "\n\n".join(
+    [
+        "[bold]Examples[/bold]",
+        "Every size at every clock, on two processes; run it again after an interruption to go on:",
+        "[cyan]throttllem profile --scenario llama2-13b-a100 --out profile.parquet --jobs 2[/cyan]",
+        "A quick one, of one size at nine clocks:",
+        "[cyan]throttllem profile --sizes 2 --clocks 9 --out small.parquet[/cyan]",
+        "Then fit M to it:",
+        "[cyan]throttllem fit profile.parquet --out out/ips[/cyan]",
+    ]
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("profile", epilog=EPILOG)(profile)
+
+
+def profile(
+    scenario: Annotated[
+        str,
+        typer.Option(help="What is served: a name from [cyan]throttllem scenarios[/cyan], or a YAML file."),
+    ] = "llama2-13b-a100",
+    backend: Annotated[
+        str, typer.Option(help="What is measured: reference, the built-in simulator.")
+    ] = "reference",
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("out/profile.parquet"),
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Instance sizes, separated by commas.", show_default="all of the scenario"),
+    ] = None,
+    clocks: Annotated[
+        int | None,
+        typer.Option(help="How many clocks, evenly spaced, lowest and top included.", show_default="all"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds load and measurement noise.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Measure iteration times at every size and clock, for M to be fitted to.
+
+    An interrupted profile goes on where it stopped when the command is given again.
+    Exit status: 0 done, 1 a file could not be written, 2 wrong input, 130 interrupted.
+    """
+    from throttllem_env.evaluation.profiling import profile_backend
+    from throttllem_env.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    command = f"throttllem profile --scenario {scenario} --backend {backend} --out {out}"
+    command += f" --sizes {sizes}" if sizes else ""
+    command += f" --clocks {clocks}" if clocks else ""
+    command += f" --seed {seed} --jobs {jobs}"
+    with _bar() as on_start:
+        made = profile_backend(
+            loaded,
+            out,
+            backend=backend,
+            sizes=_sizes(sizes),
+            clocks=clocks,
+            seed=seed,
+            jobs=jobs,
+            command=command,
+            on_start=on_start,
+        )
+    rows = f"{len(made.decode):,} decode iterations, {len(made.windows):,} one-second windows"
+    typer.echo(f"{rows}\nWrote:\n  {out}")
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"sizes = {text!r}: expected whole numbers, separated by commas") from None
+
+
+@contextmanager
+def _bar() -> "Iterator[Callable[[Path, int, int], None]]":
+    """A bar that counts the files of finished cells, whichever process writes them."""
+    from rich.progress import Progress, TaskID
+
+    from throttllem_env.cli.console import progress_bar
+
+    folders: list[Path] = []
+
+    class Bar(Progress):
+        """Looks into the folder whenever it is drawn, ten times a second."""
+
+        def get_renderables(self) -> Any:
+            if folders and self.task_ids and folders[0].is_dir():
+                done = sum(1 for _ in folders[0].glob("tp*.parquet"))
+                self.update(TaskID(0), completed=done, description=f"{done} cells done")
+            return super().get_renderables()
+
+    with progress_bar(Bar) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def on_start(folder: Path, done: int, cells: int) -> None:
+            folders.append(folder)
+            bar.update(task, total=cells)
+            if done:
+                typer.echo(f"continuing: {done} of {cells} cells were there", err=True)
+
+        yield on_start

@@ -1,0 +1,215 @@
+"""Profiles a backend over sizes and clocks; what is done stays done when interrupted.
+
+A cell is a size at a clock. Each is written to a file of its own beside the profile as soon as it is
+measured, with randomness of its own, so that the order of cells and interruptions change nothing.
+"""
+
+import datetime
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from throttllem_env.evaluation.profile_cells import Step, sample, thin, watch
+from throttllem_env.evaluation.profile_traces import SWEEP_S, burst_traces, sweep_trace
+from throttllem_env.evaluation.workers import run_parallel
+from throttllem_env.prediction.ips import (
+    Noise,
+    Profile,
+    ProfileError,
+    ProfileInfo,
+    Samples,
+    read_profile,
+    write_profile,
+)
+from throttllem_env.scenario import Scenario
+from throttllem_env.serving import make_backend
+from throttllem_env.suggest import nearest
+from throttllem_env.types import Action
+
+SIMULATOR_NOISE = Noise(iteration_sigma=0.03, counter_sigma=0.01)
+"""Fixed beforehand for simulators, which measure without error; live backends bring their own."""
+
+MAX_DECODE_ROWS = 300
+"""Per cell, after thinning."""
+LONGEST_BURST_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What to measure.
+
+    Attributes:
+        scenario: Narrowed to the size, with the engine's own admission.
+        info: What is being profiled.
+        mhz: The clock.
+        path: Where its rows go.
+    """
+
+    scenario: Scenario
+    info: ProfileInfo
+    mhz: int
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """The size."""
+        return self.scenario.largest_size
+
+
+def profile_backend(
+    scenario: Scenario,
+    out: Path,
+    *,
+    backend: str = "reference",
+    sizes: tuple[int, ...] | None = None,
+    clocks: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    command: str = "",
+    on_start: Callable[[Path, int, int], None] = lambda *_: None,
+) -> Profile:
+    """Measure all cells that are not there yet, then join them.
+
+    Args:
+        scenario: What to profile.
+        out: The profile to write. An unfinished one of the same settings is continued.
+        backend: One of `BACKENDS`.
+        sizes: Instance sizes; default all of the scenario.
+        clocks: How many clocks, evenly spaced, both ends included; default all.
+        seed: Seeds load and noise.
+        jobs: Processes.
+        command: For the profile's metadata.
+        on_start: Told the folder in which cells appear as files, how many are there, and of how many.
+
+    Returns:
+        The profile as written.
+
+    Raises:
+        ProfileError: A setting that is not valid, or rows of other settings in the way.
+    """
+    chosen_sizes = sizes or scenario.sizes
+    chosen_mhz = choose_clocks(scenario.gpu_spec.clocks_mhz, clocks)
+    info = _describe(scenario, backend, _checked_sizes(chosen_sizes, scenario), seed, command)
+    if out.exists():
+        raise ProfileError(f"out = {str(out)!r}: is there already; delete it or choose another name")
+    parts = parts_folder(out)
+    _claim(parts, info)
+    cells = [
+        Cell(_alone(scenario, size), info, mhz, parts / f"tp{size}-{mhz}mhz.parquet")
+        for size in chosen_sizes
+        for mhz in chosen_mhz
+    ]
+    missing = [cell for cell in cells if not cell.path.exists()]
+    on_start(parts, len(cells) - len(missing), len(cells))
+    run_parallel(measure_cell, [(cell,) for cell in missing], jobs)
+    joined = Samples.concatenate([read_profile(cell.path).samples for cell in cells])
+    profile = Profile(info, joined)
+    write_profile(profile, out)
+    shutil.rmtree(parts)
+    return profile
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the cells of an unfinished profile are."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def choose_clocks(clocks_mhz: tuple[int, ...], count: int | None) -> tuple[int, ...]:
+    """Evenly spaced clocks, both ends included.
+
+    Raises:
+        ProfileError: Fewer than 2, or more than there are.
+
+    Example:
+        >>> choose_clocks((210, 225, 240, 255, 270), 3)
+        (210, 240, 270)
+    """
+    if count is None:
+        return clocks_mhz
+    if not 2 <= count <= len(clocks_mhz):
+        raise ProfileError(f"clocks = {count}: accepted: 2 to {len(clocks_mhz)}")
+    picked = np.linspace(0, len(clocks_mhz) - 1, count).round().astype(int)
+    return tuple(clocks_mhz[i] for i in picked)
+
+
+def _checked_sizes(sizes: tuple[int, ...], scenario: Scenario) -> tuple[int, ...]:
+    for size in sizes:
+        if size not in scenario.sizes:
+            known = [str(s) for s in scenario.sizes]
+            raise ProfileError(f"sizes: {size} is not one of {scenario.name}; {nearest(str(size), known)}")
+    if len(set(sizes)) < len(sizes):
+        raise ProfileError(f"sizes = {list(sizes)}: must not repeat")
+    return sizes
+
+
+def _alone(scenario: Scenario, size: int) -> Scenario:
+    """The scenario with one size, so that it serves from the start."""
+    return scenario.model_copy(update={"sizes": (size,), "admission": "vllm"})
+
+
+def _describe(
+    scenario: Scenario, backend: str, sizes: tuple[int, ...], seed: int, command: str
+) -> ProfileInfo:
+    from throttllem_env import __version__
+
+    capabilities = make_backend(backend, scenario).capabilities
+    return ProfileInfo(
+        scenario=scenario.name,
+        scenario_version=scenario.version,
+        model=scenario.model,
+        gpu=scenario.gpu,
+        block_size=scenario.engine.block_size,
+        max_num_seqs=scenario.engine.max_num_seqs,
+        kv_blocks={size: scenario.kv_blocks(size) - 1 for size in sorted(sizes)},  # less vLLM's null block
+        clocks_mhz=capabilities.clocks_mhz,
+        backend=backend,
+        seed=seed,
+        noise=SIMULATOR_NOISE if capabilities.virtual_time else Noise(),
+        package_version=__version__,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def _claim(parts: Path, info: ProfileInfo) -> None:
+    """Make the folder of cells, or see that what is in it belongs to this profile."""
+    parts.mkdir(parents=True, exist_ok=True)
+    for path in sorted(parts.glob("tp*.parquet")):
+        if not read_profile(path).info.measured_alike(info):
+            raise ProfileError(
+                f"{parts}: holds an unfinished profile of other settings (scenario, backend, sizes or seed); "
+                "continue that one, delete the folder, or choose another --out"
+            )
+
+
+def measure_cell(cell: Cell) -> None:
+    """Measure a cell and write its rows.
+
+    Args:
+        cell: What to measure.
+    """
+    rng = np.random.default_rng([cell.info.seed, cell.size, cell.mhz])
+    backend = make_backend(cell.info.backend, cell.scenario)
+    action = Action(cell.mhz, cell.size)
+    blocks, engine = cell.info.kv_blocks[cell.size], cell.scenario.engine
+    traces = [(trace, LONGEST_BURST_S) for trace in burst_traces(blocks, engine, rng)]
+    clock_share = cell.mhz / cell.info.clocks_mhz[-1]
+    traces.append((sweep_trace(blocks, engine, clock_share, rng), SWEEP_S))
+    try:
+        rows = []
+        for trace, until_s in traces:
+            steps: list[Step] = list(
+                watch(backend, trace, action, cell.info.seed, engine.block_size, until_s)
+            )
+            known = backend.capabilities.virtual_time
+            rows.append(sample(steps, action, cell.info.noise, rng, known=known))
+    finally:
+        backend.close()
+    samples = Samples.concatenate(rows)
+    decode = thin(samples.take(~samples.window), MAX_DECODE_ROWS, rng)
+    # Bursts are no load that anybody serves: windows come from the sweep alone.
+    windows = rows[-1].take(rows[-1].window)
+    write_profile(Profile(cell.info, Samples.concatenate([decode, windows])), cell.path)
