@@ -26,7 +26,7 @@ class _Section(BaseModel):
 
 
 class EngineConfig(_Section):
-    """vLLM's settings, pinned (DESIGN.md, section 8).
+    """vLLM's settings, pinned (docs/design.md, vLLM).
 
     Attributes:
         block_size: Tokens per KV block.

@@ -173,7 +173,7 @@ class ArrivalWindow:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Everything that a live server knows at a control point, and nothing more (DESIGN.md, section 4).
+    """Everything that a live server knows at a control point, and nothing more (docs/design.md, Contracts).
 
     "Since last" means since the previous telemetry that `advance` or `reset` returned.
 

@@ -1,4 +1,4 @@
-"""`results.json` has what DESIGN.md promises, and is valid JSON whatever happens."""
+"""`results.json` has what it promises, and is valid JSON whatever happens."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The reward: energy and broken promises, integrated over a step (DESIGN.md, section 4)."""
+"""The reward: energy and broken promises, integrated over a step (docs/design.md, Contracts)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Rated loads, the E2E SLO and the reference power of a scenario (DESIGN.md, section 4).
+"""Rated loads, the E2E SLO and the reference power of a scenario (docs/design.md, Contracts).
 
 Computed by simulation at the top clock and frozen in the scenario's YAML, so that every later run is
 held against the same targets.

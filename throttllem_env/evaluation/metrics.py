@@ -1,4 +1,4 @@
-"""The figures by which runs are compared (DESIGN.md, section 4)."""
+"""The figures by which runs are compared (docs/design.md, Contracts)."""
 
 from collections import Counter
 

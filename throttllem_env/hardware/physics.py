@@ -1,7 +1,7 @@
 """Time and energy of an iteration, tabulated per clock.
 
 At a fixed clock and batch a decode iteration is affine in the KV tokens it reads, so that spans of
-iterations have closed forms and no power functions run in loops (DESIGN.md, section 6). Prefill is
+iterations have closed forms and no power functions run in loops (docs/design.md, Physics). Prefill is
 compute-bound (1/f); an iteration that does both is a roofline of the two, plus host time.
 """
 

@@ -1,4 +1,4 @@
-"""Admission by projection (DESIGN.md, section 5): may the head of the queue enter the engine now?
+"""Admission by projection (docs/design.md, The projection): may the head of the queue enter the engine now?
 
 First come, first served; a head that must wait blocks the rest and is tried again at every completion.
 """

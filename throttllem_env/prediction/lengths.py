@@ -1,4 +1,4 @@
-"""Output-length predictors: the only rooms that may speak of the future (DESIGN.md, section 4).
+"""Output-length predictors: the only rooms that may speak of the future (docs/design.md, Contracts).
 
 `learned` knows only what a server can learn from the past; `noisy-P` and `oracle` look at the true
 lengths and are labelled so wherever their results appear.

@@ -1,8 +1,8 @@
 """The scoreboard: for every request, when its next token appears and how many are left.
 
 Iterations are counted from the next one, j = 0. A request that has computed its prompt and everything it
-knows but one token decodes: its next token appears at j = 0. The others must first be prefilled, and when that is done
-follows from replaying the engine's token budget (DESIGN.md, section 5).
+knows but one token decodes: its next token appears at j = 0. The others must first be prefilled, and when
+that is done follows from replaying the engine's token budget (docs/design.md, The projection).
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from throttllem_env.traces import (
 )
 
 Part = Literal["all", "train", "validation", "test"]
-"""Which blocks of a trace are served (DESIGN.md, section 4)."""
+"""Which blocks of a trace are served (docs/design.md, Contracts)."""
 
 TraceSource = str | Path | Trace
 """A name as `throttllem trace` takes it, a path, or a trace."""

@@ -1,4 +1,4 @@
-"""vLLM V1's scheduler, stated plainly (DESIGN.md, section 8).
+"""vLLM V1's scheduler, stated plainly (docs/design.md, vLLM).
 
 First come first served, chunked prefill, preemption by recomputation, no prefix cache, no async scheduling.
 The engine asks for a plan, runs it, and reports it complete; this class keeps the KV blocks.
