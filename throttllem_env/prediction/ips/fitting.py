@@ -89,7 +89,7 @@ def table_clocks(profile: Profile) -> IntArray:
     Between profiled clocks M is closer than a straight line through its neighbours.
     """
     clocks, profiled = np.array(profile.info.clocks_mhz, np.int64), profile.decode.frequency_mhz
-    return clocks[(clocks >= profiled.min()) & (clocks <= profiled.max())]
+    return np.asarray(clocks[(clocks >= profiled.min()) & (clocks <= profiled.max())])
 
 
 def split(samples: Samples, train_share: float, seed: int) -> tuple[Samples, Samples]:
