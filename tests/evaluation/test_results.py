@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from throttllem_env.evaluation import bootstrap
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.results import METRICS, config_hash, plain, results, run_entry, write_json
 from throttllem_env.evaluation.settings import Settings
@@ -40,7 +41,11 @@ def test_energy_parts_add_up(document: dict[str, Any]) -> None:
         assert sum(parts.values()) - parts["released_j"] == pytest.approx(entry["metrics"]["energy_j"])
 
 
-def test_summary_has_means_intervals_and_savings(document: dict[str, Any]) -> None:
+def test_summary_has_means_intervals_and_savings(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "BLOCK_S", 10.0)  # the runs are too short for five blocks of 5 minutes
+    document = results(comparison, [])
     first, *others = document["summary"]
     assert first["saving"] == {"against": "max-frequency", "energy": 0.0, "interval": None}
     energies = [e["metrics"]["energy_j"] for e in document["runs"] if e["agent"] == first["agent"]]
@@ -53,6 +58,13 @@ def test_summary_has_means_intervals_and_savings(document: dict[str, Any]) -> No
         saved = 1 - entry["means"]["energy_j"] / first["means"]["energy_j"]
         assert entry["saving"]["energy"] == pytest.approx(saved)
         assert saved > 0
+        low, high = entry["saving"]["interval"]
+        assert low <= saved <= high
+
+
+def test_a_short_run_has_no_intervals(document: dict[str, Any]) -> None:
+    for entry in document["summary"]:
+        assert set(entry["intervals"].values()) == {None}
 
 
 def test_provenance_tells_how_it_was_made(document: dict[str, Any]) -> None:
