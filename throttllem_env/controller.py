@@ -98,11 +98,6 @@ class ControllerError(ValueError):
     """A controller that does not exist or does not take these parameters."""
 
 
-def controller_names() -> list[str]:
-    """Names of all installed controllers."""
-    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
-
-
 def make_controller(spec: str) -> Controller:
     """Build a controller from `name` or `name:key=value,...`.
 

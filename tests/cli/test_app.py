@@ -71,6 +71,13 @@ def test_version(throttllem: Throttllem) -> None:
         (["trace", "generate", "poisson:rate_rps=-1"], "rate_rps = '-1': expected a finite number"),
         (["trace", "generate", "poisson:duration_s=long"], "duration_s = 'long': expected a number"),
         (["trace", "fetch", "azure"], "did you mean 'azure-2023-co"),
+        (["profile", "--sizes", "two"], "sizes = 'two': expected whole numbers, separated by commas"),
+        (["profile", "--sizes", "3"], "sizes: 3 is not one of llama2-13b-a100"),
+        (["profile", "--clocks", "1"], "clocks = 1: accepted: 2 to 81"),
+        (["profile", "--backend", "vllm"], "backend = 'vllm': unknown"),
+        (["profile", "--scenario", "llama3"], "scenario = 'llama3': unknown"),
+        (["fit"], "Missing argument 'PROFILE'"),
+        (["fit", "gone.parquet"], "gone.parquet: there is no such profile; make one with"),
     ],
 )
 def test_wrong_input_is_one_line_with_status_2(

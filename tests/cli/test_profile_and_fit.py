@@ -64,28 +64,6 @@ def test_profile_goes_on_after_an_interruption(
     assert (tmp_path / "p.parquet").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["profile", "--sizes", "two"], "sizes = 'two': expected whole numbers, separated by commas"),
-        (["profile", "--sizes", "3"], "sizes: 3 is not one of llama2-13b-a100"),
-        (["profile", "--clocks", "1"], "clocks = 1: accepted: 2 to 81"),
-        (["profile", "--backend", "vllm"], "backend = 'vllm': unknown"),
-        (["profile", "--scenario", "llama3"], "scenario = 'llama3': unknown"),
-        (["fit"], "Missing argument 'PROFILE'"),
-        (["fit", "gone.parquet"], "gone.parquet: there is no such profile; make one with"),
-    ],
-)
-def test_wrong_input_is_one_line_with_status_2(
-    throttllem: Throttllem, arguments: list[str], message: str
-) -> None:
-    done = throttllem(*arguments)
-    assert done.status == 2
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-
-
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"

@@ -88,16 +88,8 @@ def run_trial(scenario: Scenario, size: int, trace: Trace, seed: int) -> Trial:
 
 def _trial(records: RunRecords, energy_j: float, elapsed_s: float) -> Trial:
     r = records.requests
-    tokens = int(records.tbt_tokens.sum())
-    return Trial(
-        np.nan_to_num(r.scheduled_s - r.arrival_s, nan=np.inf),
-        np.nan_to_num(r.finish_s - r.arrival_s, nan=np.inf),
-        int((r.preemptions > 0).sum()),
-        float(records.tbt_gap_s @ records.tbt_tokens) / max(tokens, 1),
-        tokens,
-        energy_j,
-        elapsed_s,
-    )
+    preempted, tokens = int((r.preemptions > 0).sum()), int(records.tbt_tokens.sum())
+    return Trial(r.wait_s, r.e2e_s, preempted, records.tbt_mean_s, tokens, energy_j, elapsed_s)
 
 
 def sustains(trials: list[Trial], slo: Slo, *, e2e_too: bool) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from throttllem_env.controller import Assignment, Controller, ControlPoints, next_control_s
 from throttllem_env.evaluation.metrics import Metrics, compute_metrics
 from throttllem_env.prediction import Forecaster, ProjectedAdmission, make_length_predictor
-from throttllem_env.prediction.lengths import LengthPredictor
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving import Backend, RunRecords, make_backend
 from throttllem_env.serving.timeline import Timeline, TimelineRecorder
@@ -78,7 +77,7 @@ def run_controller(
     points: ControlPoints = control_points(controller, control)
     controller.reset(Assignment(scenario, slo, lengths, seed))
     recorder = TimelineRecorder(forecaster, slo.e2e_s)
-    observer = make_observer(controller, scenario, slo, lengths)
+    observer = make_observer(controller, forecaster)
     # Nobody is judged before the last deadline has passed.
     horizon_s = workload.trace.duration_s + max(scenario.drain_s, slo.e2e_s)
     try:
@@ -105,16 +104,13 @@ def control_points(controller: Controller, control: str) -> ControlPoints:
     raise ValueError(f"control = {control!r}: valid are own, events, period")
 
 
-def make_observer(
-    controller: Controller, scenario: Scenario, slo: Slo, lengths: LengthPredictor
-) -> Observer | None:
+def make_observer(controller: Controller, forecaster: Forecaster) -> Observer | None:
     """The observation for controllers that read one."""
     if not controller.needs_observation:
         return None
     from throttllem_env.envs import Observation
 
-    observation = Observation(Forecaster.of(scenario, slo, lengths))
-    return observation.flat
+    return Observation(forecaster).flat
 
 
 def _loop(

@@ -24,7 +24,6 @@ class EmulatedClocks:
     Attributes:
         mhz: Clock of each GPU now.
         target_mhz: The clock last asked for.
-        switches: How often another clock was asked for.
     """
 
     def __init__(self, size: int, mhz: int, switching: Switching, rng: np.random.Generator) -> None:
@@ -38,7 +37,6 @@ class EmulatedClocks:
         """
         self.mhz = [mhz] * size
         self.target_mhz = mhz
-        self.switches = 0
         self._switching = switching
         self._rng = rng
         self._pending: list[tuple[float, int]] = []  # (when, GPU), ascending
@@ -53,7 +51,6 @@ class EmulatedClocks:
         if mhz == self.target_mhz:
             return
         self.target_mhz = mhz
-        self.switches += 1
         at_s, self._pending = now_s, []
         for gpu in range(len(self.mhz)):
             at_s += sample_switch_s(self._switching, self._rng)

@@ -60,6 +60,24 @@ class RequestRecords:
     preemptions: IntArray
     outcome: list[Outcome]
 
+    @property
+    def wait_s(self) -> FloatArray:
+        """float64[n], arrival until first scheduled; infinite if never."""
+        return self._since_arrival(self.scheduled_s)
+
+    @property
+    def ttft_s(self) -> FloatArray:
+        """float64[n], arrival until the first token; infinite if none appeared."""
+        return self._since_arrival(self.first_token_s)
+
+    @property
+    def e2e_s(self) -> FloatArray:
+        """float64[n], arrival until the last token; infinite unless completed, lest overload look fast."""
+        return self._since_arrival(self.finish_s)
+
+    def _since_arrival(self, moment_s: FloatArray) -> FloatArray:
+        return np.nan_to_num(moment_s - self.arrival_s, nan=np.inf)
+
 
 @dataclass(slots=True)
 class EnergyParts:
@@ -103,6 +121,12 @@ class RunRecords:
     tbt_tokens: IntArray
     energy: EnergyParts = field(default_factory=EnergyParts)
     gpu_seconds: float = 0.0
+
+    @property
+    def tbt_mean_s(self) -> float:
+        """Mean time between tokens, weighted by tokens; 0 without any."""
+        tokens = int(self.tbt_tokens.sum())
+        return float(self.tbt_gap_s @ self.tbt_tokens / tokens) if tokens else 0.0
 
 
 AdmissionGate = Callable[[Telemetry], tuple[bool, bool]]
