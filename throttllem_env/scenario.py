@@ -60,11 +60,13 @@ class RatedLoad(_Section):
 
     Attributes:
         requests_rps: Rated load by size, requests per second.
+        at_slo_scale: Rated loads of the sizes below the largest where the E2E SLO is scaled, by scale.
         reference_power_w: Mean power of the largest size at the top clock and its rated load.
         computed: When, with which command, on which lengths.
     """
 
     requests_rps: dict[int, Positive] = {}
+    at_slo_scale: dict[Positive, dict[int, float]] = {}
     reference_power_w: Positive | None = None
     computed: str = ""
 
@@ -116,6 +118,7 @@ class Scenario(_Section):
         gpu: Key of a GPU.
         sizes: Tensor-parallel degrees that an instance may have, ascending.
         gpus_per_node: GPUs that all instances share.
+        power_cap_w: Power limit set on every GPU, watts; the board's own when not given.
         lengths: Which request lengths the rated loads were computed with.
         engine: vLLM's settings.
         slo: Latency targets.
@@ -138,6 +141,7 @@ class Scenario(_Section):
     gpu: str
     sizes: tuple[int, ...] = Field(min_length=1)
     gpus_per_node: int = Field(ge=1)
+    power_cap_w: Positive | None = None
     lengths: str
     engine: EngineConfig = EngineConfig()
     slo: SloConfig = SloConfig()
@@ -214,15 +218,24 @@ class Scenario(_Section):
             )
         return Slo(self.slo.e2e_s, self.slo.tbt_s, self.slo.attainment).scaled(scale)
 
-    def rated_rps(self, size: int) -> float:
+    def rated_rps(self, size: int, slo_scale: float = 1.0) -> float:
         """Rated load of a size, requests per second.
+
+        Args:
+            size: One of the scenario's sizes.
+            slo_scale: Factor on the latency SLOs. Smaller sizes carry less under a tighter one; between
+                scales that were computed, the next tighter one holds.
 
         Raises:
             ScenarioError: It has not been computed yet.
         """
         if size not in self.rated.requests_rps:
             raise self._not_frozen(f"rated.requests_rps has no size {size}")
-        return self.rated.requests_rps[size]
+        if size == self.largest_size:
+            return self.rated.requests_rps[size]
+        by_scale = {1.0: self.rated.requests_rps, **self.rated.at_slo_scale}
+        tighter = [scale for scale in by_scale if scale <= slo_scale]
+        return by_scale[max(tighter, default=min(by_scale))].get(size, 0.0)
 
     @property
     def reference_power_w(self) -> float:
@@ -245,7 +258,8 @@ class Scenario(_Section):
 
     def physics(self, size: int) -> Physics:
         """Time and energy of an instance's iterations."""
-        return Physics(load_profile(self.model, self.gpu), self.gpu_spec, size, self.engine.max_num_seqs)
+        profile = load_profile(self.model, self.gpu)
+        return Physics(profile, self.gpu_spec, size, self.engine.max_num_seqs, self.power_cap_w)
 
     def snap_mhz(self, mhz: float) -> int:
         """The supported clock nearest to a value."""

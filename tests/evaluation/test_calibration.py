@@ -75,6 +75,19 @@ def test_the_rated_step_is_the_last_that_is_sustained() -> None:
     assert search.rated_step(4, SLO, e2e_too=False, highest=20) == 20
 
 
+@pytest.mark.parametrize("guess", [1, 2, 36, 37, 38, 60, 1000])
+def test_a_wrong_first_guess_costs_trials_but_changes_nothing(guess: int) -> None:
+    class Fake(Calibrator):
+        def trials(self, size: int, step: int) -> list[Trial]:
+            return [trial(tbt_mean_s=0.1 if step <= 37 else 0.3)]
+
+        def _guess(self, size: int, slo: Slo, *, e2e_too: bool, highest: int) -> int:
+            return min(guess, highest)
+
+    search = Fake(SCENARIO, LENGTHS, duration_s=1.0, seeds=1, jobs=1)
+    assert search.rated_step(4, SLO, e2e_too=False, highest=1000) == 37
+
+
 def test_a_size_alone_is_really_that_size() -> None:
     search = Calibrator(SCENARIO, LENGTHS, duration_s=60.0, seeds=1, jobs=1)
     energy = {size: search.trials(size, round(0.3 / GRID_RPS))[0].energy_j for size in SCENARIO.sizes}
@@ -98,5 +111,6 @@ def test_freezing_writes_a_valid_scenario(tmp_path: Path) -> None:
     assert load_scenario(path) == written
     assert written.version == base.version + 1
     assert 0 < written.rated_rps(2) <= written.rated_rps(4)
+    assert written.rated_rps(2, 0.75) <= written.rated_rps(2) <= written.rated_rps(2, 1.5)
     assert written.slo.e2e_s
-    assert len(told) == 2
+    assert len(told) == 1 + 3  # the largest size, then the smaller one at three SLO scales

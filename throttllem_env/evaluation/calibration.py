@@ -23,6 +23,9 @@ from throttllem_env.types import Action, FloatArray
 GRID_RPS = 0.05
 HIGHEST_RPS = 50.0
 SEEDS = 5
+SLO_SCALES = (0.75, 1.5)
+COARSE_S = 900.0
+"""A first guess at a rated load comes from single trials of this length."""
 MAX_PREEMPTED = 0.01
 MAX_QUEUE_WAIT_P99_S = 1.0
 
@@ -137,6 +140,8 @@ class Calibrator:
         self._scenario, self._lengths = scenario, lengths
         self._duration_s, self._seeds, self._jobs = duration_s, seeds, jobs
         self._kept: dict[tuple[int, int], list[Trial]] = {}
+        short = duration_s > COARSE_S
+        self._coarse = Calibrator(scenario, lengths, duration_s=COARSE_S, seeds=1) if short else None
 
     def trials(self, size: int, step: int) -> list[Trial]:
         """Trials at `step` x 0.05 rps."""
@@ -151,7 +156,7 @@ class Calibrator:
         return self._kept[key]
 
     def rated_step(self, size: int, slo: Slo, *, e2e_too: bool, highest: int) -> int:
-        """Largest grid step that a size sustains: widen from a small rate, then bisect.
+        """Largest grid step that a size sustains: widen around a first guess, then bisect.
 
         Args:
             size: The size.
@@ -162,17 +167,36 @@ class Calibrator:
         Returns:
             The step, 0 if it sustains none.
         """
-        good, bad = 0, 1
-        while bad <= highest and sustains(self.trials(size, bad), slo, e2e_too=e2e_too):
-            good, bad = bad, bad * 2
-        bad = min(bad, highest + 1)
+
+        def holds(step: int) -> bool:
+            return sustains(self.trials(size, step), slo, e2e_too=e2e_too)
+
+        good, bad = self._bracket(holds, self._guess(size, slo, e2e_too=e2e_too, highest=highest), highest)
         while bad - good > 1:
             middle = (good + bad) // 2
-            if sustains(self.trials(size, middle), slo, e2e_too=e2e_too):
-                good = middle
-            else:
-                bad = middle
+            good, bad = (middle, bad) if holds(middle) else (good, middle)
         return good
+
+    @staticmethod
+    def _bracket(holds: Callable[[int], bool], guess: int, highest: int) -> tuple[int, int]:
+        """A step that holds and one that does not: from the guess on, in strides that double."""
+        width = 1
+        if holds(guess):
+            good = guess
+            while good + width <= highest and holds(good + width):
+                good, width = good + width, 2 * width
+            return good, min(good + width, highest + 1)
+        bad = guess
+        while bad > width and not holds(bad - width):
+            bad, width = bad - width, 2 * width
+        return max(bad - width, 0), bad
+
+    def _guess(self, size: int, slo: Slo, *, e2e_too: bool, highest: int) -> int:
+        """A step near the rated load, from one short trial per step."""
+        if self._coarse is None:
+            return 1
+        found = self._coarse.rated_step(size, slo, e2e_too=e2e_too, highest=highest)
+        return min(max(found, 1), highest)
 
 
 def freeze_scenario(
@@ -184,6 +208,7 @@ def freeze_scenario(
     progress: Callable[[str], None],
     duration_s: float = 3600.0,
     seeds: int = SEEDS,
+    slo_scales: tuple[float, ...] = SLO_SCALES,
 ) -> Scenario:
     """Compute rated loads, E2E SLO and reference power, and write them into a scenario file.
 
@@ -195,6 +220,7 @@ def freeze_scenario(
         progress: Told of each finding.
         duration_s: Length of a trial; shorter only for tests.
         seeds: Trials per rate; fewer only for tests.
+        slo_scales: Further factors on the latency SLOs for which the smaller sizes' rated loads are found.
 
     Returns:
         The scenario as written.
@@ -211,17 +237,23 @@ def freeze_scenario(
     power_w = round(sum(t.energy_j for t in at_rated) / sum(t.elapsed_s for t in at_rated), 1)
     progress(f"size {largest}: rated load {top * GRID_RPS:.2f} rps, E2E p99 {e2e_s} s, {power_w} W")
     slo = Slo(e2e_s, scenario.slo.tbt_s, scenario.slo.attainment)
-    rated = {largest: top}
-    for size in reversed(scenario.sizes[:-1]):
-        rated[size] = search.rated_step(size, slo, e2e_too=True, highest=top)
-        progress(f"size {size}: rated load {rated[size] * GRID_RPS:.2f} rps")
+    smaller = scenario.sizes[:-1]
+    rated: dict[float, dict[int, float]] = {}
+    for scale in (1.0, *(slo_scales if smaller else ())):
+        found = {
+            size: search.rated_step(size, slo.scaled(scale), e2e_too=True, highest=top) for size in smaller
+        }
+        rated[scale] = {size: round(step * GRID_RPS, 2) for size, step in found.items()}
+        for size, rate_rps in rated[scale].items():
+            progress(f"size {size}, SLO x {scale:g}: rated load {rate_rps:.2f} rps")
     frozen = scenario.model_copy(
         update={
             "version": scenario.version + scenario.frozen,
             "lengths": recorded.name,
             "slo": SloConfig(e2e_s=e2e_s, tbt_s=slo.tbt_s, attainment=slo.attainment),
             "rated": RatedLoad(
-                requests_rps={size: round(rated[size] * GRID_RPS, 2) for size in scenario.sizes},
+                requests_rps=rated.pop(1.0) | {largest: round(top * GRID_RPS, 2)},
+                at_slo_scale=rated,
                 reference_power_w=power_w,
                 computed=_provenance(scenario, trace_spec, duration_s, seeds),
             ),

@@ -2,7 +2,7 @@
 
 from throttllem_env.hardware.physics import ClockTable, IterationWork, Physics
 from throttllem_env.hardware.profile import HardwareProfile, load_profile
-from throttllem_env.hardware.specs import GPUS, MODELS, GpuSpec, ModelSpec, kv_blocks
+from throttllem_env.hardware.specs import GPUS, MODELS, GpuSpec, ModelSpec, kv_blocks, kv_capacity_tokens
 
 __all__ = [
     "GPUS",
@@ -14,5 +14,6 @@ __all__ = [
     "ModelSpec",
     "Physics",
     "kv_blocks",
+    "kv_capacity_tokens",
     "load_profile",
 ]

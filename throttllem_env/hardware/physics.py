@@ -10,6 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from throttllem_env.hardware.power import (
+    Values,
+    busy_w,
+    capped_ratio,
+    decode_dynamic_w,
+    idle_w,
+    prefill_dynamic_w,
+    prefill_load,
+)
 from throttllem_env.hardware.profile import HardwareProfile, PowerCoefficients, ResponseCoefficients
 from throttllem_env.hardware.specs import GpuSpec
 from throttllem_env.types import FloatArray, IntArray
@@ -48,12 +57,14 @@ class IterationTime(NamedTuple):
         return self.host_s + self.decode_s + self.prefill_s
 
 
-def slowdown(response: ResponseCoefficients, clock_ratio: float, batch_per_gpu: FloatArray) -> FloatArray:
+def slowdown(
+    response: ResponseCoefficients, clock_ratio: FloatArray, batch_per_gpu: FloatArray
+) -> FloatArray:
     """Decode kernel time relative to the top clock.
 
     Args:
         response: Fitted coefficients.
-        clock_ratio: Clock divided by the top clock, in (0, 1].
+        clock_ratio: Clock divided by the top clock, in (0, 1], same shape as the batch or one value.
         batch_per_gpu: Decoding requests per GPU, any shape.
 
     Returns:
@@ -65,61 +76,81 @@ def slowdown(response: ResponseCoefficients, clock_ratio: float, batch_per_gpu: 
     return factor
 
 
-def dynamic_factor(power: PowerCoefficients, clock_ratio: float) -> float:
-    """Growth of dynamic power with the clock: linear up to the voltage knee, steeper above."""
-    return float(clock_ratio * max(1.0, clock_ratio / power.knee) ** power.knee_exponent)
-
-
 class ClockTable:
     """Coefficients of one instance size at one clock, indexed by the decode batch.
 
     Attributes:
-        mhz: The clock.
+        mhz: The clock that is asked for; where a power limit binds, GPUs run slower.
         host_s: float64[max_batch + 1], host time.
         decode_fixed_s: float64[max_batch + 1], kernel time without KV reads (0 at batch 0).
         decode_per_kv_token_s: float64[max_batch + 1].
         decode_w: float64[max_batch + 1], power of one GPU while decode kernels run.
-        prefill_w: Power of one GPU while prefill runs.
+        prefill_w: Power of one GPU while a long prefill runs.
         idle_w: Power of one GPU while it waits.
+        decode_mhz: float64[max_batch + 1], the clock at which decode really runs.
+        prefill_mhz: The clock at which a long prefill really runs.
     """
 
-    def __init__(self, profile: HardwareProfile, gpu: GpuSpec, size: int, mhz: int, max_batch: int) -> None:
+    def __init__(
+        self, profile: HardwareProfile, gpu: GpuSpec, size: int, mhz: int, max_batch: int, limit_w: float
+    ) -> None:
         """Tabulate.
 
         Args:
             profile: Coefficients.
-            gpu: Gives the top clock and the power limit.
+            gpu: Gives clocks and the board's power limit, under which the latencies were measured.
             size: Tensor-parallel degree, one that the profile has.
             mhz: The clock.
             max_batch: Largest batch that occurs.
+            limit_w: Power limit that is set.
         """
-        c, power = profile.latency[size], profile.power
-        ratio = mhz / gpu.top_mhz
-        batch = np.arange(max_batch + 1, dtype=np.float64)
-        factor = slowdown(profile.response, ratio, batch / size)
-        scale = dynamic_factor(power, ratio)
-        busy = 1 + power.batch_gain * (1 - np.exp(-batch / (size * power.batch_scale)))
-        limit_w = gpu.power_limit_w
-
         self.mhz = mhz
-        self.host_s = c.host_s + c.host_per_request_s * batch
-        self.decode_fixed_s = np.where(batch > 0, factor * (c.weights_s + c.per_request_s * batch), 0.0)
-        self.decode_per_kv_token_s = factor * c.per_kv_token_s
-        dynamic_w = power.dynamic_w * size**-power.size_exponent * busy * scale
-        self.decode_w = np.minimum(power.base_w + dynamic_w, limit_w)
-        prefill_dynamic_w = (power.prefill_w - power.base_w) * scale / dynamic_factor(power, 1.0)
-        self.prefill_w = min(power.base_w + prefill_dynamic_w, limit_w)
-        self.idle_w = power.idle_w + power.idle_slope_w * ratio
+        batch = np.arange(max_batch + 1, dtype=np.float64)
+        self._decode(profile, gpu, size, batch, limit_w)
+        self._prefill(profile, gpu, size, limit_w)
+        self.idle_w = idle_w(profile.power, mhz / gpu.top_mhz)
 
-        self._weights_s = factor * c.weights_s
+    def _ratios(
+        self, power: PowerCoefficients, gpu: GpuSpec, dynamic_w: FloatArray, limit_w: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Clock ratios that GPUs reach: here, and at the top clock under the board's own limit."""
+        lowest = gpu.clocks_mhz[0] / gpu.top_mhz
+        here = capped_ratio(power, dynamic_w, self.mhz / gpu.top_mhz, limit_w, lowest)
+        return here, capped_ratio(power, dynamic_w, 1.0, gpu.power_limit_w, lowest)
+
+    def _decode(
+        self, profile: HardwareProfile, gpu: GpuSpec, size: int, batch: FloatArray, limit_w: float
+    ) -> None:
+        c, power = profile.latency[size], profile.power
+        dynamic_w = decode_dynamic_w(power, size, batch)
+        ratio, reference = self._ratios(power, gpu, dynamic_w, limit_w)
+        per_gpu = batch / size
+        factor = slowdown(profile.response, ratio, per_gpu) / slowdown(profile.response, reference, per_gpu)
+        weights_s = (c.weights_s**ROOFLINE + (c.compute_per_request_s * batch) ** ROOFLINE) ** (1 / ROOFLINE)
+        self.host_s = c.host_s + c.host_per_request_s * batch
+        self.decode_fixed_s = np.where(batch > 0, factor * (weights_s + c.per_request_s * batch), 0.0)
+        self.decode_per_kv_token_s = factor * c.per_kv_token_s
+        self.decode_w = busy_w(power, dynamic_w, ratio)
+        self.decode_mhz = gpu.top_mhz * ratio
+        self._prefill_floor_s = float(factor[0] * c.prefill_floor_s)
+
+    def _prefill(self, profile: HardwareProfile, gpu: GpuSpec, size: int, limit_w: float) -> None:
+        c, power = profile.latency[size], profile.power
+        dynamic_w = np.array([prefill_dynamic_w(power, size)])
+        here, reference = self._ratios(power, gpu, dynamic_w, limit_w)
+        ratio = float(here[0] / reference[0])
         self._prefill_fixed_s = c.prefill_fixed_s / ratio
         self._prefill_per_token_s = c.prefill_per_token_s / ratio
+        self._prefill_bend_s = c.prefill_bend_s / ratio
         self._prefill_per_token2_s = c.prefill_per_token2_s / ratio
+        self.prefill_mhz = float(gpu.top_mhz * here[0])
+        self.prefill_w = float(busy_w(power, dynamic_w, here)[0])
+        self._base_w, self._power, self._size = power.base_w, power, size
 
     @cached_property
-    def _rows(self) -> list[tuple[float, float, float, float]]:
+    def _rows(self) -> list[tuple[float, float, float]]:
         """Plain floats per batch: an iteration reads one row, and numpy scalars are slow."""
-        columns = (self.host_s, self.decode_fixed_s, self.decode_per_kv_token_s, self._weights_s)
+        columns = (self.host_s, self.decode_fixed_s, self.decode_per_kv_token_s)
         return list(zip(*(c.tolist() for c in columns), strict=True))
 
     @cached_property
@@ -132,18 +163,34 @@ class ClockTable:
         The weights are read once for both kinds of work: what decode already pays for them is not
         charged to prefill again.
         """
-        host_s, fixed_s, per_kv_token_s, weights_s = self._rows[work.decode_batch]
+        host_s, fixed_s, per_kv_token_s = self._rows[work.decode_batch]
         decode_s = fixed_s + per_kv_token_s * work.kv_tokens
         if not work.prefill_tokens:
             return IterationTime(host_s, decode_s, 0.0)
-        compute_s = self._prefill_fixed_s + self._prefill_per_token_s * work.prefill_tokens
-        linear_s = (weights_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
-        prefill_s = linear_s + self._prefill_per_token2_s * work.prefill_attention
-        return IterationTime(host_s, decode_s, prefill_s - (weights_s if work.decode_batch else 0.0))
+        prefill_s = self._chunk_s(work.prefill_tokens, work.prefill_attention)
+        return IterationTime(
+            host_s, decode_s, prefill_s - (self._prefill_floor_s if work.decode_batch else 0.0)
+        )
+
+    def _chunk_s(self, tokens: Values, attention: Values) -> Values:
+        """Kernel time of a prefill, the reading of the weights included."""
+        thousands = tokens / 1000
+        compute_s = (
+            self._prefill_fixed_s
+            + self._prefill_per_token_s * tokens
+            + self._prefill_bend_s * thousands / (1 + thousands)
+        )
+        linear_s: Values = (self._prefill_floor_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
+        return linear_s + self._prefill_per_token2_s * attention
 
     def decode_power_w(self, decode_batch: int) -> float:
         """Power of one GPU at this clock while decode kernels run."""
         return self._decode_w[decode_batch]
+
+    def prefill_power_w(self, tokens: int) -> float:
+        """Power of one GPU while a chunk of so many prompt tokens runs."""
+        load = prefill_load(self._power, self._size, float(tokens))
+        return float(self._base_w + load * (self.prefill_w - self._base_w))
 
     def decode_iterations_s(self, batch: IntArray, kv_tokens: FloatArray) -> FloatArray:
         """Decode iterations, many at once.
@@ -170,10 +217,7 @@ class ClockTable:
         Returns:
             float64[n], seconds.
         """
-        weights_s = float(self._weights_s[0])
-        compute_s = self._prefill_fixed_s + self._prefill_per_token_s * tokens
-        linear_s = (weights_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE) - weights_s
-        return np.where(tokens > 0, linear_s + self._prefill_per_token2_s * attention, 0.0)
+        return np.where(tokens > 0, self._chunk_s(tokens, attention) - self._prefill_floor_s, 0.0)
 
 
 class Physics:
@@ -188,8 +232,22 @@ class Physics:
         True
     """
 
-    def __init__(self, profile: HardwareProfile, gpu: GpuSpec, size: int, max_batch: int) -> None:
+    def __init__(
+        self,
+        profile: HardwareProfile,
+        gpu: GpuSpec,
+        size: int,
+        max_batch: int,
+        power_cap_w: float | None = None,
+    ) -> None:
         """Prepare the tables; they are filled when a clock is first used.
+
+        Args:
+            profile: Coefficients.
+            gpu: The GPU's data sheet.
+            size: Tensor-parallel degree.
+            max_batch: Largest batch that occurs.
+            power_cap_w: Power limit set on every GPU; None for the board's own.
 
         Raises:
             ValueError: The profile has no such size.
@@ -200,12 +258,13 @@ class Physics:
         self.size = size
         self._profile = profile
         self._max_batch = max_batch
+        self._limit_w = min(power_cap_w or gpu.power_limit_w, gpu.power_limit_w)
         self._tables: dict[int, ClockTable] = {}
 
     def at(self, mhz: int) -> ClockTable:
         """The coefficients at a clock."""
         table = self._tables.get(mhz)
         if table is None:
-            table = ClockTable(self._profile, self.gpu, self.size, mhz, self._max_batch)
+            table = ClockTable(self._profile, self.gpu, self.size, mhz, self._max_batch, self._limit_w)
             self._tables[mhz] = table
         return table

@@ -13,26 +13,37 @@ from throttllem_env.suggest import nearest
 
 @dataclass(frozen=True, slots=True)
 class LatencyCoefficients:
-    """Iteration time of one instance size at the top clock.
+    """Iteration time of one instance size at the top clock, for b requests, KV tokens, n prompt tokens.
+
+    decode = host_s + host_per_request_s b + (weights_s^4 + (compute_per_request_s b)^4)^(1/4)
+             + per_request_s b + per_kv_token_s KV
+    prefill = (prefill_floor_s^4 + (prefill_fixed_s + prefill_per_token_s n
+              + prefill_bend_s m/(1 + m))^4)^(1/4) + prefill_per_token2_s n context,  m = n/1000
 
     Attributes:
         host_s: Host time per iteration (launch, scheduling, sampling) that no kernel hides.
         host_per_request_s: Host time per decoding request.
         weights_s: Reading the weights once.
-        per_request_s: Kernel time per decoding request.
+        compute_per_request_s: Multiplying with them, which overlaps with reading them.
+        per_request_s: Other kernel time per decoding request.
         per_kv_token_s: Attention time per KV token read.
-        prefill_fixed_s: Kernel time of any prefill.
-        prefill_per_token_s: Kernel time per prefilled token.
+        prefill_floor_s: Kernel time of the shortest prefill: reading the weights.
+        prefill_fixed_s: Kernel time of any prefill besides.
+        prefill_per_token_s: Kernel time per prefilled token of a long chunk.
+        prefill_bend_s: What a long chunk takes besides, because short ones communicate faster per token.
         prefill_per_token2_s: Attention time per (token x context) of a prefill.
     """
 
     host_s: float
     host_per_request_s: float
     weights_s: float
+    compute_per_request_s: float
     per_request_s: float
     per_kv_token_s: float
+    prefill_floor_s: float
     prefill_fixed_s: float
     prefill_per_token_s: float
+    prefill_bend_s: float
     prefill_per_token2_s: float
 
 
@@ -56,12 +67,13 @@ class ResponseCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class PowerCoefficients:
-    """Power of one GPU.
+    """Power of one GPU; r = f/top, g(r) = r max(1, r/knee)^knee_exponent.
 
-    With r = f/top and g(r) = r max(1, r/knee)^knee_exponent:
     decode(f, b) = base_w + dynamic_w size^-size_exponent h(b) g(r),
     h(b) = 1 + batch_gain (1 - e^(-b/(size batch_scale)))
-    prefill(f) = base_w + (prefill_w - base_w) g(r)/g(1);  idle(f) = idle_w + idle_slope_w r
+    prefill(f, n) = base_w + prefill_dynamic_w size^-prefill_size_exponent l(n) g(r),
+    l(n) = 1 - prefill_short_share e^(-n/(size prefill_short_tokens))
+    idle(f) = idle_w + idle_dynamic_w g(r), with a knee of its own
 
     Attributes:
         base_w: Busy power that does not depend on the clock.
@@ -71,9 +83,14 @@ class PowerCoefficients:
         batch_scale: Batch per GPU at which 63 % of that growth is reached.
         knee: Relative clock above which the voltage rises.
         knee_exponent: Exponent of the rise.
-        prefill_w: Power of prefill at the top clock.
+        prefill_dynamic_w: Clock-dependent power of a long prefill at size 1.
+        prefill_size_exponent: Its decline with the size.
+        prefill_short_share: Share of it that a very short prefill does not reach.
+        prefill_short_tokens: Tokens per GPU at which 63 % of that share are reached.
         idle_w: Power with a model loaded and no work, extrapolated to clock 0.
-        idle_slope_w: Its growth up to the top clock.
+        idle_dynamic_w: Its growth with the clock.
+        idle_knee: Relative clock above which it grows faster.
+        idle_knee_exponent: Exponent of that.
     """
 
     base_w: float
@@ -83,9 +100,14 @@ class PowerCoefficients:
     batch_scale: float
     knee: float
     knee_exponent: float
-    prefill_w: float
+    prefill_dynamic_w: float
+    prefill_size_exponent: float
+    prefill_short_share: float
+    prefill_short_tokens: float
     idle_w: float
-    idle_slope_w: float
+    idle_dynamic_w: float
+    idle_knee: float
+    idle_knee_exponent: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ class GpuSpec:
     Attributes:
         name: Key by which scenarios name it.
         memory_bytes: Device memory.
+        bandwidth_gb_s: Peak memory bandwidth, GB/s.
+        bf16_tflops: Peak dense bf16 throughput, TFLOP/s.
         clocks_mhz: Supported SM clocks, ascending, MHz.
         power_limit_w: Board power limit (TDP).
         released_w: Power of a GPU that holds no model.
@@ -19,6 +21,8 @@ class GpuSpec:
 
     name: str
     memory_bytes: int
+    bandwidth_gb_s: float
+    bf16_tflops: float
     clocks_mhz: tuple[int, ...]
     power_limit_w: float
     released_w: float
@@ -46,21 +50,38 @@ class ModelSpec:
     max_model_len: int
 
 
-# A100 SXM: 210 to 1410 MHz in steps of 15 (81 clocks, as NVML lists them); empty it draws 59 to 63 W
-# (shared calibration notes), 400 W is its limit.
+# Clocks in steps of 15 MHz as NVML lists them: A100 SXM 210 to 1410 (81 clocks), H100 SXM 345 to 1980
+# (110). Empty, an A100 draws 59 to 63 W (shared calibration notes); 70 W is assumed of an empty H100.
+_A100_CLOCKS_MHZ = tuple(range(210, 1411, 15))
 GPUS = {
-    "a100-40gb": GpuSpec("a100-40gb", 40 * GIB, tuple(range(210, 1411, 15)), 400.0, 61.0),
+    "a100-40gb": GpuSpec("a100-40gb", 40 * GIB, 1555, 312, _A100_CLOCKS_MHZ, 400.0, 61.0),
+    "a100-80gb": GpuSpec("a100-80gb", 80 * GIB, 2039, 312, _A100_CLOCKS_MHZ, 400.0, 61.0),
+    "h100-80gb": GpuSpec("h100-80gb", 80 * GIB, 3350, 989, tuple(range(345, 1981, 15)), 700.0, 70.0),
 }
 
-# Llama2-13B: 40 layers x 5120 x (K and V) x 2 bytes.
+# KV bytes per token: layers x KV heads x head size x (K and V) x 2 bytes.
 MODELS = {
-    "llama2-13b": ModelSpec("llama2-13b", 26_030_000_000, 40 * 5120 * 2 * 2, 4096),
+    "llama2-13b": ModelSpec("llama2-13b", 26_030_000_000, 40 * 40 * 128 * 2 * 2, 4096),
+    "llama3-8b": ModelSpec("llama3-8b", 16_060_000_000, 32 * 8 * 128 * 2 * 2, 8192),
+    "llama3-70b": ModelSpec("llama3-70b", 141_100_000_000, 80 * 8 * 128 * 2 * 2, 8192),
 }
 
 # vLLM's gpu_memory_utilization, and what activations, CUDA graphs and NCCL take of it on each GPU.
 # 4.4 GB gives the published capacities of Llama2-13B on A100-40GB: about 10k, 50k and 130k tokens.
 MEMORY_UTILIZATION = 0.9
 RESERVED_BYTES_PER_GPU = 4_400_000_000
+
+
+def kv_capacity_tokens(gpu: GpuSpec, model: ModelSpec, size: int) -> int:
+    """Tokens of KV cache for which an instance has room; negative where not even the weights fit.
+
+    Args:
+        gpu: The GPU.
+        model: The model.
+        size: Tensor-parallel degree.
+    """
+    usable = size * (gpu.memory_bytes * MEMORY_UTILIZATION - RESERVED_BYTES_PER_GPU) - model.weights_bytes
+    return int(usable // model.kv_bytes_per_token)
 
 
 def kv_blocks(gpu: GpuSpec, model: ModelSpec, size: int, block_size: int) -> int:
@@ -78,8 +99,7 @@ def kv_blocks(gpu: GpuSpec, model: ModelSpec, size: int, block_size: int) -> int
     Raises:
         ValueError: The weights do not fit.
     """
-    usable = size * (gpu.memory_bytes * MEMORY_UTILIZATION - RESERVED_BYTES_PER_GPU) - model.weights_bytes
-    blocks = int(usable // (model.kv_bytes_per_token * block_size))
+    blocks = kv_capacity_tokens(gpu, model, size) // block_size
     if blocks < 2:
         raise ValueError(f"size = {size}: {model.name} does not fit on {size} x {gpu.name}; take more GPUs")
     return blocks

@@ -7,7 +7,7 @@ import numpy as np
 
 from throttllem_env.gpu import EmulatedClocks
 from throttllem_env.hardware import ClockTable
-from throttllem_env.hardware.physics import IterationTime
+from throttllem_env.hardware.physics import IterationTime, IterationWork
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import EnergyParts
 from throttllem_env.serving.reference.scheduler import EngineRequest, Plan, Scheduler, work_of
@@ -92,17 +92,18 @@ class Instance:
                 request.scheduled_s = now_s
         work = work_of(plan)
         time = self._physics.at(self.clocks.ruling_mhz).iteration(work)
-        energy = self._iteration_energy(time, work.decode_batch)
+        energy = self._iteration_energy(time, work)
         self.iteration = Iteration(now_s, now_s + time.total_s, plan, energy)
         return True
 
-    def _iteration_energy(self, time: IterationTime, decode_batch: int) -> EnergyParts:
+    def _iteration_energy(self, time: IterationTime, work: IterationWork) -> EnergyParts:
         """All GPUs work for as long as the slowest needs, each at the power of its own clock."""
         parts = EnergyParts()
         for table, gpus in self._tables():
             parts.host_j += gpus * table.idle_w * time.host_s
-            parts.decode_j += gpus * table.decode_power_w(decode_batch) * time.decode_s
-            parts.prefill_j += gpus * table.prefill_w * time.prefill_s
+            parts.decode_j += gpus * table.decode_power_w(work.decode_batch) * time.decode_s
+            if work.prefill_tokens:
+                parts.prefill_j += gpus * table.prefill_power_w(work.prefill_tokens) * time.prefill_s
         return parts
 
     def _tables(self) -> list[tuple[ClockTable, int]]:

@@ -1,0 +1,1 @@
+"""Fits the shipped hardware profiles to calibration figures; needs the extra `fit`."""
