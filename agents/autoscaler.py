@@ -18,15 +18,22 @@ class Autoscaler:
     draining cost.
     """
 
-    def __init__(self, scenario: Scenario, headroom: float = HEADROOM, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        headroom: float = HEADROOM,
+        grace_s: float = GRACE_S,
+        slo_scale: float = 1.0,
+    ) -> None:
         """Start at the largest size.
 
         Args:
             scenario: Gives sizes and rated loads.
             headroom: Share by which a rated load must exceed the request rate.
             grace_s: How long a smaller size must have sufficed before shrinking to it, seconds.
+            slo_scale: Factor on the scenario's latency SLOs, which rated loads depend on.
         """
-        self._scenario = scenario
+        self._scenario, self._slo_scale = scenario, slo_scale
         self._headroom, self._grace_s = headroom, grace_s
         self._next_check_s = 0.0
         self._needs: deque[tuple[float, int]] = deque()  # (when checked, size needed), oldest first
@@ -65,7 +72,7 @@ class Autoscaler:
     def needed(self, rate_rps: float) -> int:
         """The smallest size whose rated load covers a rate with headroom, else the largest."""
         for size in self._scenario.sizes:
-            if self._scenario.rated_rps(size) >= rate_rps * (1 + self._headroom):
+            if self._scenario.rated_rps(size, self._slo_scale) >= rate_rps * (1 + self._headroom):
                 return size
         return self._scenario.largest_size
 

@@ -51,7 +51,8 @@ class Throttllem(BaseController):
         """Forget the last run."""
         super().reset(assignment)
         scenario = assignment.scenario
-        self._autoscaler = Autoscaler(scenario, self._headroom) if self.autoscales else None
+        scaler = Autoscaler(scenario, self._headroom, slo_scale=assignment.slo_scale)
+        self._autoscaler = scaler if self.autoscales else None
         self._forecaster = Forecaster.of(
             scenario, assignment.slo, assignment.lengths, self._prefill, self._margin
         )

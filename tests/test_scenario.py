@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from throttllem_env.scenario import ScenarioError, load_scenario, parse_scenario, scenario_names
+from throttllem_env.scenario import RatedLoad, ScenarioError, load_scenario, parse_scenario, scenario_names
 
 GOOD = {
     "name": "mine",
@@ -87,3 +87,27 @@ def test_unknown_names_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("- 1", encoding="utf-8")
     with pytest.raises(ScenarioError, match="dict"):
         load_scenario(broken)
+
+
+def test_smaller_sizes_carry_what_the_next_tighter_slo_lets_them() -> None:
+    scenario = load_scenario("llama2-13b-a100")
+    rated = RatedLoad(
+        requests_rps={1: 0.3, 2: 3.0, 4: 7.0},
+        at_slo_scale={0.75: {1: 0.1, 2: 2.0}, 1.5: {1: 0.4, 2: 3.5}},
+    )
+    scenario = scenario.model_copy(update={"rated": rated})
+    assert [scenario.rated_rps(2, scale) for scale in (0.5, 0.75, 0.9, 1.0, 1.2, 2.0)] == [
+        2.0,
+        2.0,
+        2.0,
+        3.0,
+        3.0,
+        3.5,
+    ]
+    assert scenario.rated_rps(4, 0.5) == 7.0
+
+
+def test_a_power_cap_reaches_the_physics() -> None:
+    scenario = load_scenario("llama2-13b-a100")
+    capped = scenario.model_copy(update={"power_cap_w": 250.0})
+    assert capped.physics(4).at(1410).prefill_w <= 250.0 < scenario.physics(4).at(1410).prefill_w

@@ -53,6 +53,11 @@ class Assignment:
     lengths: LengthPredictor
     seed: int
 
+    @property
+    def slo_scale(self) -> float:
+        """How the targets compare with the scenario's own; above 1 they are laxer."""
+        return self.slo.e2e_s / self.scenario.latency_slo().e2e_s
+
 
 class Controller(Protocol):
     """Decides about the clock and the size.

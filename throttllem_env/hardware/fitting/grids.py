@@ -70,6 +70,21 @@ def _prefill_ms(p: FloatArray, rows: pd.DataFrame) -> FloatArray:
     return np.asarray(roofline(p[0], compute_ms) + p[4] * rows.attention.to_numpy(float))
 
 
+def _decode_memory_ms(p: FloatArray, rows: pd.DataFrame) -> FloatArray:
+    """As `_decode_longest_ms`, without computing: small batches do not show its cost."""
+    batch, context = rows.batch.to_numpy(float), rows.ctx.to_numpy(float)
+    return np.asarray(p[0] + p[1] * batch + roofline(p[2] * batch, p[3]) * context)
+
+
+def small_batch_form(rows: pd.DataFrame) -> Form:
+    """A decode form for rows of small batches, whose cost of computing hides behind memory."""
+    least_ms = float(rows.ms.min())
+    starts = [
+        [least_ms, least_ms / 1000, least_ms / 30_000, least_ms / longest] for longest in (90_000, 4000)
+    ]
+    return Form(_decode_memory_ms, starts)
+
+
 def decode_form(rows: pd.DataFrame, *, longest_context: bool = False) -> Form:
     """The decode form, with starts that suit the rows' scale."""
     least_ms = float(rows.ms.min())
