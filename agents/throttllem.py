@@ -12,7 +12,7 @@ from throttllem_env.prediction import Forecaster, PrefillModel, lowest_feasible_
 from throttllem_env.suggest import nearest
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-MARGIN = 0.4
+MARGIN = 0.2
 """Tuned, with the headroom, on the validation blocks of Azure 2023 conv at loads 0.5 to 1.0
 (`python scripts/tune.py margins --trace ...`); 0 is the paper's."""
 

@@ -151,8 +151,8 @@ def serving_section(calibration: Path) -> Section:
         "Serving benchmarks: not fitted to",
         "ML.ENERGY's leaderboard of 2024 (v2), whose engine waited for its host for much of the time: time "
         "per token, prefill of others included, lies far above the kernels', and power far below what the "
-        "same GPUs draw in v3. Our profiles describe an engine that keeps its GPUs busy; ratios are ours over "
-        "measured, median and the 10th to 90th percentile over batches.",
+        "same GPUs draw in v3. Our profiles describe an engine that keeps its GPUs busy; ratios are ours "
+        "over measured, median and the 10th to 90th percentile over batches.",
         [
             Table(
                 "Ours over measured:",

@@ -1,0 +1,99 @@
+"""throttllem-energy keeps what the reference keeps, and does not pay for clocks below the cheapest."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from throttllem_env.agents.throttllem_energy import ThrottllemEnergy, forget_the_late
+from throttllem_env.controller import Assignment, ControllerError, make_controller
+from throttllem_env.evaluation.runner import run_controller
+from throttllem_env.prediction import Forecaster, make_length_predictor
+from throttllem_env.scenario import load_scenario
+from throttllem_env.serving import make_backend
+from throttllem_env.serving.workload import Workload
+from throttllem_env.traces import OverLengthCounts, Trace
+from throttllem_env.types import Telemetry
+
+SCENARIO = load_scenario("llama2-13b-tp4-a100")
+SLO = SCENARIO.latency_slo()
+
+
+def stream(rate_rps: float, seconds: float) -> Trace:
+    """Requests with lengths of a kind."""
+    rng = np.random.default_rng(7)
+    arrival_s = np.cumsum(rng.exponential(1 / rate_rps, int(rate_rps * seconds)))
+    n = len(arrival_s)
+    return Trace(arrival_s, rng.integers(200, 1600, n), rng.integers(20, 400, n))
+
+
+def moment(controller: ThrottllemEnergy, trace: Trace, until_s: float) -> Telemetry:
+    """Serve under a controller up to some time; the last telemetry."""
+    lengths = make_length_predictor("oracle", trace, None, 0, 1024, 4096)
+    controller.reset(Assignment(SCENARIO, SLO, lengths, 0))
+    backend = make_backend("reference", SCENARIO)
+    telemetry = backend.reset(trace, 0)
+    while telemetry.time_s < until_s:
+        backend.apply(controller.act(None, telemetry))
+        telemetry = backend.advance(telemetry.time_s + 1.0, stop_at_events=True)
+    return telemetry
+
+
+def test_it_uses_less_than_the_reference_and_attains_no_less() -> None:
+    trace = stream(4.0, 240.0)
+    workload = Workload(trace, trace, OverLengthCounts(0, 0, 0), 1.0)
+    found = {}
+    for name in ("throttllem", "throttllem-energy"):
+        found[name] = run_controller(
+            make_controller(name), SCENARIO, workload, slo=SLO, length_predictor="oracle"
+        ).metrics
+    assert found["throttllem-energy"]["energy_j"] <= found["throttllem"]["energy_j"]
+    assert found["throttllem-energy"]["slo_attainment"] >= found["throttllem"]["slo_attainment"]
+
+
+def test_the_thrifty_clock_is_inside_the_range_and_near_the_least_power() -> None:
+    controller = ThrottllemEnergy()
+    moment(controller, stream(4.0, 90.0), 80.0)
+    clocks = SCENARIO.gpu_spec.clocks_mhz
+    thrifty = clocks[controller.thrifty_clock(4, 0.002)]
+    assert 600 < thrifty < 1300
+    states = [controller.steady(4, mhz) for mhz in clocks]
+    least_w = min(s.power_w for s in states if s and s.sustained)
+    chosen = controller.steady(4, thrifty)
+    assert chosen
+    assert chosen.power_w <= 1.01 * least_w  # every third clock is looked at
+
+
+def test_before_enough_have_finished_there_is_no_floor() -> None:
+    controller = ThrottllemEnergy()
+    moment(controller, stream(0.2, 60.0), 20.0)
+    assert controller.steady(4, 1410) is None
+
+
+def test_an_idle_engine_gets_the_idle_clock() -> None:
+    controller = ThrottllemEnergy()
+    telemetry = moment(controller, Trace([], [], []), 3.0)
+    assert controller.act(None, telemetry).frequency_mhz == SCENARIO.idle_mhz
+
+
+def test_a_deadline_that_has_passed_binds_nothing() -> None:
+    controller = ThrottllemEnergy()
+    trace = stream(4.0, 60.0)
+    telemetry = moment(controller, trace, 50.0)
+    lengths = make_length_predictor("oracle", trace, None, 0, 1024, 4096)
+    outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
+    late = replace(outlook, now_s=outlook.now_s + 1000.0)
+    assert np.isinf(forget_the_late(late).deadline_s).all()
+    assert np.array_equal(forget_the_late(outlook).deadline_s, outlook.deadline_s)
+
+
+def test_hurry_raises_the_floor() -> None:
+    controller = ThrottllemEnergy()
+    moment(controller, stream(4.0, 90.0), 80.0)
+    assert controller.thrifty_clock(4, 0.05) > controller.thrifty_clock(4, 0.002)
+
+
+@pytest.mark.parametrize("spec", ["margin=1.0", "margin=-0.1", "tolerance=-1"])
+def test_values_out_of_range_are_named(spec: str) -> None:
+    with pytest.raises(ControllerError, match=spec.split("=")[0]):
+        make_controller(f"throttllem-energy:{spec}")

@@ -1,0 +1,141 @@
+"""How long one decision of a controller takes, by how many requests run.
+
+The states are real ones: the reference simulator serves a steady stream of requests until so many run,
+and every telemetry from then on is put before the controller, which is timed alone.
+"""
+
+import gc
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from throttllem_env.controller import Assignment, make_controller
+from throttllem_env.prediction import make_length_predictor
+from throttllem_env.scenario import Scenario
+from throttllem_env.serving import make_backend
+from throttllem_env.traces import Trace
+from throttllem_env.types import FloatArray, Telemetry
+
+WARM_UP = 20
+OUTPUT_TOKENS = 150
+MOST_PROMPT_TOKENS = 1000
+SPARE_REQUESTS = 800
+SECONDS_PER_TOKEN = 0.04
+PREDICTOR = "oracle"
+"""A prediction too long would end a search at the top clock; with true lengths every search is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionLatency:
+    """Latency of a controller's `act` with so many requests running.
+
+    Attributes:
+        agent: The controller.
+        running: Mean number of running requests.
+        decisions: Decisions timed in each repeat.
+        p50_ms: float64[repeats], median of each repeat.
+        p99_ms: float64[repeats], 99th percentile of each repeat.
+    """
+
+    agent: str
+    running: float
+    decisions: int
+    p50_ms: FloatArray
+    p99_ms: FloatArray
+
+
+def decision_latency(
+    agent: str, scenario: Scenario, running: int, *, decisions: int = 500, repeats: int = 5, seed: int = 0
+) -> DecisionLatency:
+    """Time a controller's decisions.
+
+    Args:
+        agent: `name` or `name:key=value,...`.
+        scenario: What is served on what; its largest size serves.
+        running: How many requests shall run.
+        decisions: States to decide in, per repeat.
+        repeats: Passes over the states, each with a controller that starts afresh.
+        seed: Seeds lengths and backend.
+
+    Raises:
+        ValueError: So many requests cannot run at once.
+    """
+    trace = full_house(scenario, running, seed)
+    states = list(itertools.islice(states_with(scenario, trace, running, seed), WARM_UP + decisions))
+    timed = states[WARM_UP:]
+    if not timed:
+        raise ValueError(f"running = {running}: {scenario.name} never ran so many requests at once")
+    seconds = np.array([_one_pass(agent, scenario, trace, states, seed) for _ in range(repeats)])
+    p50, p99 = np.percentile(1e3 * seconds[:, WARM_UP:], [50, 99], axis=1)
+    mean = float(np.mean([len(t.active.running) for t in timed]))
+    return DecisionLatency(agent, mean, len(timed), p50, p99)
+
+
+def full_house(scenario: Scenario, running: int, seed: int) -> Trace:
+    """Requests that keep every seat taken, short enough that the KV cache holds those that run.
+
+    Raises:
+        ValueError: More than the engine runs at once, or more than the KV cache holds.
+    """
+    engine = scenario.engine
+    if not 1 <= running <= engine.max_num_seqs:
+        raise ValueError(f"running = {running}: from 1 to max_num_seqs = {engine.max_num_seqs}")
+    tokens = scenario.kv_blocks(scenario.largest_size) * engine.block_size
+    prompt = min(int(0.8 * tokens / running) - OUTPUT_TOKENS, MOST_PROMPT_TOKENS)
+    if prompt < 1:
+        raise ValueError(f"running = {running}: the KV cache of {scenario.name} holds {tokens:,} tokens only")
+    rng = np.random.default_rng([seed, running])
+    n = 2 * running + SPARE_REQUESTS
+    prompts = rng.integers(max(prompt // 2, 1), prompt + 1, n)
+    outputs = rng.integers(OUTPUT_TOKENS // 3, OUTPUT_TOKENS + 1, n)
+    return Trace(np.linspace(0.0, 1.0, n), prompts, outputs)
+
+
+def states_with(scenario: Scenario, trace: Trace, running: int, seed: int) -> Iterator[Telemetry]:
+    """Telemetry at every event while so many requests run; a smaller engine keeps the rest waiting."""
+    engine = scenario.engine.model_copy(update={"max_num_seqs": running})
+    alone = scenario.model_copy(
+        update={"engine": engine, "sizes": (scenario.largest_size,), "admission": "vllm"}
+    )
+    backend = make_backend("reference", alone)
+    telemetry = backend.reset(trace, seed)
+    while not telemetry.idle or telemetry.time_s < trace.duration_s:
+        telemetry = backend.advance(telemetry.time_s + 1.0, stop_at_events=True)
+        if len(telemetry.active.running) >= running - max(1, running // 20):
+            yield _as_if_admitted_at_once(telemetry)
+    backend.close()
+
+
+def _as_if_admitted_at_once(telemetry: Telemetry) -> Telemetry:
+    """The same running requests, nobody waiting, and deadlines as if none had waited either.
+
+    A projection replays the prompts of those that wait, and deadlines that are past end a search early:
+    both would measure something else.
+    """
+    running = telemetry.active.running
+    arrival_s = telemetry.time_s - SECONDS_PER_TOKEN * running.generated_tokens
+    active = replace(telemetry.active, running=replace(running, arrival_s=arrival_s), waiting=telemetry.queue)
+    return replace(telemetry, active=active)
+
+
+def _one_pass(agent: str, scenario: Scenario, trace: Trace, states: list[Telemetry], seed: int) -> FloatArray:
+    """Seconds of every decision; the collector of garbage runs between passes only."""
+    lengths = make_length_predictor(
+        PREDICTOR, trace, None, seed, scenario.output_cap_tokens, scenario.engine.max_model_len
+    )
+    controller = make_controller(agent)
+    controller.reset(Assignment(scenario, scenario.latency_slo(), lengths, seed))
+    seconds = np.empty(len(states))
+    gc.collect()
+    gc.disable()
+    try:
+        for i, telemetry in enumerate(states):
+            start_s = time.perf_counter()
+            controller.act(None, telemetry)
+            seconds[i] = time.perf_counter() - start_s
+    finally:
+        gc.enable()
+    return seconds
