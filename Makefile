@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 SCENARIO ?= llama2-13b-a100
 TRACE ?= azure-conv-like
-AGENTS ?= max-frequency,throttllem-frequency,throttllem-autoscale,throttllem
+AGENTS ?= max-frequency,throttllem-frequency,throttllem-autoscale,throttllem,throttllem-energy
 LOAD ?= 0.5
 DURATION ?= 1800
 OUT ?= out/run
