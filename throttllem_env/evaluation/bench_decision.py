@@ -116,7 +116,8 @@ def _as_if_admitted_at_once(telemetry: Telemetry) -> Telemetry:
     both would measure something else.
     """
     running = telemetry.active.running
-    arrival_s = telemetry.time_s - SECONDS_PER_TOKEN * running.generated_tokens
+    decoding_s = SECONDS_PER_TOKEN * running.generated_tokens.astype(np.float64)
+    arrival_s: FloatArray = np.float64(telemetry.time_s) - decoding_s
     active = replace(telemetry.active, running=replace(running, arrival_s=arrival_s), waiting=telemetry.queue)
     return replace(telemetry, active=active)
 
@@ -124,7 +125,7 @@ def _as_if_admitted_at_once(telemetry: Telemetry) -> Telemetry:
 def _one_pass(agent: str, scenario: Scenario, trace: Trace, states: list[Telemetry], seed: int) -> FloatArray:
     """Seconds of every decision; the collector of garbage runs between passes only."""
     lengths = make_length_predictor(
-        PREDICTOR, trace, None, seed, scenario.output_cap_tokens, scenario.engine.max_model_len
+        PREDICTOR, trace, trace, seed, scenario.output_cap_tokens, scenario.engine.max_model_len
     )
     controller = make_controller(agent)
     controller.reset(Assignment(scenario, scenario.latency_slo(), lengths, seed))
