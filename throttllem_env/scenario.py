@@ -4,6 +4,7 @@ A scenario is a YAML file. Shipped ones lie under `scenarios/`; rated loads, the
 power in them are computed by `throttllem scenarios freeze` and never typed by hand.
 """
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -258,12 +259,17 @@ class Scenario(_Section):
 
     def physics(self, size: int) -> Physics:
         """Time and energy of an instance's iterations."""
-        profile = load_profile(self.model, self.gpu)
-        return Physics(profile, self.gpu_spec, size, self.engine.max_num_seqs, self.power_cap_w)
+        return _physics(self.model, self.gpu, size, self.engine.max_num_seqs, self.power_cap_w)
 
     def snap_mhz(self, mhz: float) -> int:
         """The supported clock nearest to a value."""
         return min(self.gpu_spec.clocks_mhz, key=lambda clock: abs(clock - mhz))
+
+
+@cache
+def _physics(model: str, gpu: str, size: int, max_batch: int, power_cap_w: float | None) -> Physics:
+    """Shared by all who ask: its tables cost a millisecond per clock when a clock is first used."""
+    return Physics(load_profile(model, gpu), GPUS[gpu], size, max_batch, power_cap_w)
 
 
 def scenario_names() -> list[str]:

@@ -63,7 +63,7 @@ def test_every_part_of_an_iteration_is_nonnegative_and_power_within_the_limit(
     assert min(table.iteration(work)) >= 0
     powers = (table.idle_w, table.decode_power_w(work.decode_batch), table.prefill_w)
     assert min(powers) > 0
-    assert max(powers) <= GPU.power_limit_w
+    assert max(powers) <= GPU.power_limit_w * (1 + 1e-12)  # the capped clock is a root: rounding
 
 
 @given(
