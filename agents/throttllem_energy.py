@@ -16,7 +16,7 @@ import numpy as np
 
 from throttllem_env.agents.autoscaler import HEADROOM, INTERVAL_S, Autoscaler
 from throttllem_env.controller import Assignment, BaseController, ControllerError, ControlPoints
-from throttllem_env.prediction import Forecaster, Outlook, judge
+from throttllem_env.prediction import Forecaster, Outlook, Verdict, first_feasible, judge
 from throttllem_env.prediction.steady import SteadyLoad, SteadyState, steady_state
 from throttllem_env.types import Action, FinishedRequest, ObservationArray, Telemetry
 
@@ -67,7 +67,6 @@ class ThrottllemEnergy(BaseController):
         scenario = assignment.scenario
         self._forecaster = Forecaster.of(scenario, assignment.slo, assignment.lengths, margin=self._margin)
         self._autoscaler = Autoscaler(scenario, self._headroom, slo_scale=assignment.slo_scale)
-        self._physics = {size: scenario.physics(size) for size in scenario.sizes}
         self._finished: deque[FinishedRequest] = deque(maxlen=REMEMBERED)
         self._load: SteadyLoad | None = None
         self._states: dict[tuple[int, int], SteadyState] = {}
@@ -94,7 +93,7 @@ class ThrottllemEnergy(BaseController):
         key = (size, mhz)
         if key not in self._states:
             scenario = self.assignment.scenario
-            self._states[key] = steady_state(scenario, self._physics[size], mhz, self._load)
+            self._states[key] = steady_state(scenario, scenario.physics(size), mhz, self._load)
         return self._states[key]
 
     def thrifty_clock(self, size: int, tolerance: float) -> int:
@@ -137,13 +136,7 @@ class ThrottllemEnergy(BaseController):
         low = self._floor(outlook.size, hurry=hurry)
         if not self._feasible(bound, clocks[high]):
             return clocks[high]
-        while low < high:
-            middle = (low + high) // 2
-            if self._feasible(bound, clocks[middle]):
-                high = middle
-            else:
-                low = middle + 1
-        return clocks[low]
+        return clocks[first_feasible(lambda index: self._feasible(bound, clocks[index]), low, high)]
 
     def _floor(self, size: int, *, hurry: bool) -> int:
         """Index of the lowest clock to consider.
@@ -157,22 +150,19 @@ class ThrottllemEnergy(BaseController):
 
     def _attainable(self, outlook: Outlook, top_mhz: int) -> Outlook:
         """Lift deadlines that even the top clock would miss, arrivals counted in."""
-        state = self.steady(outlook.size, top_mhz)
-        filled = outlook if state is None else self._with_arrivals(outlook, state)
-        verdict = judge(filled, self._forecaster.predictor, top_mhz)
-        missed = verdict.finish_s > outlook.deadline_s
+        missed = self._verdict(outlook, top_mhz).finish_s > outlook.deadline_s
         return replace(outlook, deadline_s=np.where(missed, np.inf, outlook.deadline_s))
 
     def _feasible(self, outlook: Outlook, mhz: int) -> bool:
-        state = self.steady(outlook.size, mhz)
-        if state is not None:
-            outlook = self._with_arrivals(outlook, state)
-        return judge(outlook, self._forecaster.predictor, mhz).feasible
+        return self._verdict(outlook, mhz).feasible
 
-    def _with_arrivals(self, outlook: Outlook, state: SteadyState) -> Outlook:
+    def _verdict(self, outlook: Outlook, mhz: int) -> Verdict:
+        return judge(self._with_arrivals(outlook, mhz), self._forecaster.predictor, mhz)
+
+    def _with_arrivals(self, outlook: Outlook, mhz: int) -> Outlook:
         """Fill the projected batch and KV up to where they will settle."""
-        projection, load = outlook.projection, self._load
-        if load is None:
+        projection, load, state = outlook.projection, self._load, self.steady(outlook.size, mhz)
+        if load is None or state is None:
             return outlook
         batch = np.maximum(projection.batch, round(state.batch))
         blocks = round(state.batch * load.context_tokens / self.assignment.scenario.engine.block_size)

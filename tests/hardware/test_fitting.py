@@ -62,7 +62,8 @@ def test_time_and_power_at_clocks_that_were_not_seen(calibration: Path) -> None:
 
 def test_the_clock_of_least_energy_is_found(calibration: Path) -> None:
     rows = a800.load_a800(calibration)
-    excess = a800.energy_of_best_clock(rows, a800.predicted_energy(rows)) - 1
+    response, power = a800.fit_response(rows)[0], a800.fit_decode_power(rows)[0]
+    excess = a800.energy_of_best_clock(rows, a800.predicted_energy(rows, response, power)) - 1
     assert len(excess) == 24
     assert excess.min() >= 0
     assert excess.mean() <= 0.03

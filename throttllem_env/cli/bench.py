@@ -1,6 +1,7 @@
 """`throttllem bench`: how fast it is on this machine."""
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,11 +44,11 @@ def bench(
     from throttllem_env.evaluation.settings import split_agents
     from throttllem_env.scenario import load_scenario
 
-    loaded, counts = load_scenario(scenario), _counts(running)
+    loaded, counts, specs = load_scenario(scenario), _counts(running), split_agents(agents)
     found = []
     with progress_bar() as bar:
-        task = bar.add_task("timing decisions", total=len(split_agents(agents)) * len(counts))
-        for agent in split_agents(agents):
+        task = bar.add_task("timing decisions", total=len(specs) * len(counts))
+        for agent in specs:
             for count in counts:
                 found.append(decision_latency(agent, loaded, count, decisions=decisions, repeats=repeats))
                 bar.advance(task)
@@ -73,7 +74,7 @@ def _cells(one: "DecisionLatency") -> list[str]:
     """A row of the table."""
     cells = [one.agent, f"{one.running:.0f}", str(one.decisions)]
     for values in (one.p50_ms, one.p99_ms):
-        cells += [f"{sorted(values)[len(values) // 2]:.2f}", f"{min(values):.2f} to {max(values):.2f}"]
+        cells += [f"{median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"]
     return cells
 
 

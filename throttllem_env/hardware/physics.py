@@ -145,7 +145,7 @@ class ClockTable:
         self._prefill_per_token2_s = c.prefill_per_token2_s / ratio
         self.prefill_mhz = float(gpu.top_mhz * here[0])
         self.prefill_w = float(busy_w(power, dynamic_w, here)[0])
-        self._base_w, self._power, self._size = power.base_w, power, size
+        self._power, self._size = power, size
 
     @cached_property
     def _rows(self) -> list[tuple[float, float, float]]:
@@ -190,7 +190,8 @@ class ClockTable:
     def prefill_power_w(self, tokens: int) -> float:
         """Power of one GPU while a chunk of so many prompt tokens runs."""
         load = prefill_load(self._power, self._size, float(tokens))
-        return float(self._base_w + load * (self.prefill_w - self._base_w))
+        base_w = self._power.base_w
+        return float(base_w + load * (self.prefill_w - base_w))
 
     def decode_iterations_s(self, batch: IntArray, kv_tokens: FloatArray) -> FloatArray:
         """Decode iterations, many at once.

@@ -5,6 +5,7 @@ from throttllem_env.prediction.feasibility import (
     Outlook,
     PrefillModel,
     Verdict,
+    first_feasible,
     judge,
     lowest_feasible_mhz,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Scoreboard",
     "Verdict",
     "build_scoreboard",
+    "first_feasible",
     "judge",
     "look_ahead",
     "lowest_feasible_mhz",

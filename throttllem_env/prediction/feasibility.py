@@ -3,6 +3,7 @@
 All functions are pure: the observation and the reference controller share them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,11 +157,25 @@ def lowest_feasible_mhz(
     """
     if outlook.lost or not judge(outlook, predictor, clocks_mhz[-1]).feasible:
         return clocks_mhz[-1], False
-    low, high = 0, len(clocks_mhz) - 1
+
+    def feasible(index: int) -> bool:
+        return judge(outlook, predictor, clocks_mhz[index]).feasible
+
+    return clocks_mhz[first_feasible(feasible, 0, len(clocks_mhz) - 1)], True
+
+
+def first_feasible(feasible: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest index from `low` on that is feasible, where `high` is and every index above one is.
+
+    Args:
+        feasible: Asked about indices below `high`.
+        low: Smallest index to consider.
+        high: An index known to be feasible.
+    """
     while low < high:
         middle = (low + high) // 2
-        if judge(outlook, predictor, clocks_mhz[middle]).feasible:
+        if feasible(middle):
             high = middle
         else:
             low = middle + 1
-    return clocks_mhz[low], True
+    return low

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from throttllem_env.evaluation.fidelity.document import Picture, Section, Table, percent
+from throttllem_env.evaluation.fidelity.readings import spread
 from throttllem_env.hardware import GPUS, MODELS, IterationWork, Physics, load_profile
 from throttllem_env.hardware.fitting import grids
 from throttllem_env.hardware.specs import kv_capacity_tokens
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FEW_REQUESTS = 32
 """Batches up to here are fitted to when larger ones count as unseen."""
 
-SYSTEM_GPUS = {"a100-80gb": "a100-80gb", "h100-80gb": "h100-80gb"}
+SPLITWISE_GPUS = ("a100-80gb", "h100-80gb")
 LONGEST_PROMPT_TOKENS = 8192
 
 
@@ -37,26 +38,22 @@ def kernel_section(calibration: Path) -> Section:
     return Section(
         "Kernel times at the top clock",
         "Sums of kernel times from PyPI `aiconfigurator-core` 0.12.0, for TRT-LLM 1.0 and vLLM 0.14, "
-        "without "
-        "host time; decode at batches 1 to 256 and contexts 128 to 8192, prefill of 16 to 16,384 "
-        "tokens. Errors "
-        "are mean absolute relative errors, in sample and over five random folds. Required: at most 6 % "
-        "held "
-        f"out. The worst entry is {percent(worst)}. The TRT-LLM fits are shipped. On the vLLM grid, decode "
-        "attention of an A100 follows the longest context at small batches, which takes a term more there.",
+        "without host time; decode at batches 1 to 256 and contexts 128 to 8192, prefill of 16 to 16,384 "
+        "tokens. Errors are mean absolute relative errors, in sample and over five random folds. "
+        f"Required: at most 6 % held out. The worst entry is {percent(worst)}. The TRT-LLM fits are "
+        "shipped. On the vLLM grid, decode attention of an A100 follows the longest context at small "
+        "batches, which takes a term more there.",
         [
             Table("Random folds:", heads, list(_fold_rows(fits))),
             Table(
                 f"Unseen batches: fitted to batches up to {FEW_REQUESTS}, where the cost of computing "
-                f"does not show "
-                "and its term is left out; error at 64 and above:",
+                "does not show and its term is left out; error at 64 and above:",
                 ["grid", "GPU", *[f"{m} TP{s}" for m, s in _model_sizes(fits)]],
                 list(_batch_rows(fits)),
             ),
             Table(
                 "Unseen models: decode of the column's model from the row's fit, TRT-LLM grid, "
-                "coefficients "
-                "scaled by weights and KV bytes; mean over GPUs and common sizes:",
+                "coefficients scaled by weights and KV bytes; mean over GPUs and common sizes:",
                 ["fitted to", *MODELS],
                 list(_transfer_rows(fits)),
             ),
@@ -155,7 +152,7 @@ def splitwise_section(calibration: Path) -> Section:
     key = ["hardware", "tensor_parallel", "prompt_size", "batch_size"]
     mean = rows.groupby(key, as_index=False)[["prompt_time", "token_time"]].mean()
     table = []
-    for gpu in SYSTEM_GPUS:
+    for gpu in SPLITWISE_GPUS:
         for size in (2, 4, 8):
             chosen = mean[(mean.hardware == gpu) & (mean.tensor_parallel == size)]
             if kv_capacity_tokens(GPUS[gpu], MODELS["llama3-70b"], size) > 0 and len(chosen):
@@ -163,12 +160,10 @@ def splitwise_section(calibration: Path) -> Section:
     return Section(
         "Splitwise's Llama2-70B: not fitted to",
         "Measured prompt and token times of Llama2-70B on A100 and H100 (splitwise-sim), against the "
-        "Llama3-70B "
-        "profiles, whose kernels have nearly the same shapes. Ratios are ours over measured, median and "
-        "the "
-        "10th to 90th percentile. Their token times lie far above the kernels at every size, on a floor of "
-        "about 42 ms (A100) and 28 ms (H100) from TP4 on: "
-        "host time of an engine of 2023.",
+        "Llama3-70B profiles, whose kernels have nearly the same shapes. Ratios are ours over measured, "
+        "median and the 10th to 90th percentile. Their token times lie far above the kernels at every "
+        "size, on a floor of about 42 ms (A100) and 28 ms (H100) from TP4 on: host time of an engine of "
+        "2023.",
         [
             Table(
                 "Ours over measured:",
@@ -192,9 +187,3 @@ def _splitwise_cells(gpu: str, size: int, rows: pd.DataFrame) -> list[str]:
         prefill.append(prefill_s * 1e3 / prompt_ms)
         decode.append(decode_s * 1e3 / token_ms)
     return [spread(np.array(prefill)), spread(np.array(decode))]
-
-
-def spread(ratios: FloatArray) -> str:
-    """Median and the middle 80 %."""
-    low, middle, high = np.percentile(ratios, [10, 50, 90])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"

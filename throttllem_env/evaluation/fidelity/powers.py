@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from throttllem_env.evaluation.fidelity.document import Picture, Section, Table, percent
-from throttllem_env.evaluation.fidelity.kernels import spread
-from throttllem_env.hardware import GPUS, IterationWork, Physics, load_profile
+from throttllem_env.evaluation.fidelity.readings import decode_iteration, spread
+from throttllem_env.hardware import GPUS, Physics, load_profile
 from throttllem_env.hardware.fitting import a800, h100, splitwise
-from throttllem_env.hardware.fitting.forms import held_out_errors
+from throttllem_env.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,31 +37,31 @@ def h100_section(calibration: Path) -> Section:
     rows, decode = h100.load_prefill_power(calibration), h100.load_decode_power(calibration)
     prefill, prefill_errors = h100.fit_prefill_power(rows)
     idle, idle_errors = h100.fit_idle_power(rows)
-    _, decode_errors = h100.fit_decode_power(decode)
-    names = np.unique(decode.model.to_numpy(str))
-    code = np.unique(decode.model.to_numpy(str), return_inverse=True)[1].astype(np.float64)
-    ours, constant = (
-        held_out_errors(form, decode, "gpu_w", code) for form in (h100.DECODE_FORM, h100.CONSTANT)
-    )
+    serving = h100.DECODE_FORM.fit(decode, "gpu_w")
+    ours, constant = (h100.errors_by_model(form, decode) for form in (h100.DECODE_FORM, h100.CONSTANT))
+    mean_error, mean_constant = (float(np.mean(list(e.values()))) for e in (ours, constant))
+    counts = decode.model.value_counts()
     return Section(
         "H100 power",
         "Prefill of Llama3-70B on 2 and 4 H100s at seven locked clocks (public fork of DistServe), each "
-        "prompt length "
-        f"held out in turn, on the {prefill_errors['rows']:.0f} of 84 rows below the power cap: "
-        f"{percent(prefill_errors['held_out_by_length'])} (required: at most 8 %; in sample "
+        f"prompt length held out in turn, on the {prefill_errors['rows']:.0f} of 84 rows below the power "
+        f"cap: {percent(prefill_errors['held_out_by_length'])} (required: at most 8 %; in sample "
         f"{percent(prefill_errors['in_sample'])}). Idle at a locked clock, each clock held out: "
-        f"{percent(idle_errors['held_out_by_clock'])}. Decode at the top clock, dense bf16 models "
-        f"serving text "
-        f"(ML.ENERGY v3), each model held out: {percent(decode_errors['held_out_by_model'])} on average "
-        f"(required: at "
-        f"most 8 %), where a constant has {percent(decode_errors['held_out_constant'])}.",
+        f"{percent(idle_errors['held_out_by_clock'])}. Decode at the top clock, dense bf16 models serving "
+        f"text (ML.ENERGY v3), each model held out: {percent(mean_error)} on average "
+        f"(required: at most 8 %), where a constant has {percent(mean_constant)}.",
         [
             Table(
                 "Decode power by model held out:",
                 ["model", "rows", "error", "error of a constant"],
                 [
-                    [str(name), str(int((code == i).sum())), percent(ours[i]), percent(constant[i])]
-                    for i, name in enumerate(names.tolist())
+                    [
+                        name,
+                        str(counts[name]),
+                        percent(ours[name]),
+                        percent(constant[name]),
+                    ]
+                    for name in ours
                 ],
             )
         ],
@@ -69,14 +69,18 @@ def h100_section(calibration: Path) -> Section:
             Picture(
                 "fidelity-h100-power",
                 "H100 power: prefill against the clock with the cap, decode against the batch",
-                lambda: _figure(rows, decode, prefill, idle),
+                lambda: _figure(rows, decode, prefill, idle, serving),
             )
         ],
     )
 
 
 def _figure(
-    rows: pd.DataFrame, decode: pd.DataFrame, prefill: dict[str, float], idle: dict[str, float]
+    rows: pd.DataFrame,
+    decode: pd.DataFrame,
+    prefill: dict[str, float],
+    idle: dict[str, float],
+    serving: FloatArray,
 ) -> "Figure":
     from throttllem_env.evaluation.plot_style import MARKERS, PALETTE, TARGET, blank, plain_axes
 
@@ -96,14 +100,8 @@ def _figure(
     left.axhline(700.0, color=TARGET, linewidth=0.8, linestyle="--")
     left.set_title("prefill and idle, W per GPU", fontsize=10, loc="left")
     left.set_xlabel("locked clock, MHz (dashed: power cap)")
-    found_w = h100.fit_decode_power(decode)[0]
-    load = np.linspace(1, 512, 200)
-    right.plot(
-        load,
-        found_w["floor_w"] + found_w["rise_w"] * (1 - np.exp(-load / found_w["batch_scale"])),
-        color=PALETTE[0],
-        label="fit",
-    )
+    load = pd.DataFrame({"per_gpu": np.linspace(1, 512, 200)})
+    right.plot(load.per_gpu, h100.DECODE_FORM.predict(serving, load), color=PALETTE[0], label="fit")
     for colour, marker, (model, group) in zip(
         PALETTE[1:] * 2, MARKERS, decode.groupby("model"), strict=False
     ):
@@ -126,10 +124,9 @@ def a100_prefill_section(calibration: Path) -> Section:
     _, error = splitwise.fit_prefill_power(rows, decode)
     return Section(
         "A100 prefill power",
-        "Peak power of Llama2-70B prompts on A100-80GB (splitwise-sim), "
-        f"{len(rows)} combinations of size and prompt: {percent(error)} in sample. Readings above 400 W "
-        f"are "
-        "clipped there, so how far demand lies above the limit is not known; it is taken to be the limit.",
+        f"Peak power of Llama2-70B prompts on A100-80GB (splitwise-sim), {len(rows)} combinations of size "
+        f"and prompt: {percent(error)} in sample. Readings above 400 W are clipped there, so how far "
+        "demand lies above the limit is not known; it is taken to be the limit.",
     )
 
 
@@ -149,10 +146,10 @@ def serving_section(calibration: Path) -> Section:
     ]
     return Section(
         "Serving benchmarks: not fitted to",
-        "ML.ENERGY's leaderboard of 2024 (v2), whose engine waited for its host for much of the time: time "
-        "per token, prefill of others included, lies far above the kernels', and power far below what the "
-        "same GPUs draw in v3. Our profiles describe an engine that keeps its GPUs busy; ratios are ours "
-        "over measured, median and the 10th to 90th percentile over batches.",
+        "ML.ENERGY's leaderboard of 2024 (v2), whose engine waited for its host for much of the time: "
+        "time per token, prefill of others included, lies far above the kernels', and power far below "
+        "what the same GPUs draw in v3. Our profiles describe an engine that keeps its GPUs busy; ratios "
+        "are ours over measured, median and the 10th to 90th percentile over batches.",
         [
             Table(
                 "Ours over measured:",
@@ -175,10 +172,9 @@ def _ratios(gpu: str, model: str, size: int, rows: pd.DataFrame) -> list[str]:
     for batch, output, tpot_s, watts in zip(*(rows[c].tolist() for c in columns), strict=True):
         whole = max(round(batch), 1)
         context = h100.CHAT_PROMPT_TOKENS + output / 2
-        time = table.iteration(IterationWork(whole, int(whole * context), 0, 0))
-        joules = table.idle_w * time.host_s + table.decode_power_w(whole) * time.decode_s
-        times.append(time.total_s / tpot_s)
-        powers.append(joules / time.total_s / watts)
+        seconds, joules = decode_iteration(table, whole, int(whole * context))
+        times.append(seconds / tpot_s)
+        powers.append(joules / seconds / watts)
     return [spread(np.array(times)), spread(np.array(powers))]
 
 

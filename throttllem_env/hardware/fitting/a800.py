@@ -18,7 +18,6 @@ from throttllem_env.types import FloatArray
 TOP_MHZ = 1410
 REPORTED_ONLY_MHZ = 210
 KEY = ["tensor_parallel", "input_tokens", "output_tokens", "batch_size"]
-RESPONSE = ("exponent", "clock_bound", "clock_bound_per_request")
 POWER = ("base_w", "dynamic_w", "size_exponent", "batch_gain", "batch_scale", "knee", "knee_exponent")
 
 
@@ -91,12 +90,26 @@ def _fit(form: Form, rows: pd.DataFrame, target: str) -> tuple[FloatArray, dict[
     return found, errors
 
 
-def predicted_energy(rows: pd.DataFrame) -> FloatArray:
-    """float64[rows], slowdown x power of the fits: energy of a token, in units of each workload's own."""
-    fitted = rows[rows.frequency_mhz > REPORTED_ONLY_MHZ]
-    slower = fitted[fitted.frequency_mhz < TOP_MHZ]
-    time = _slowdown(RESPONSE_FORM.fit(slower, "slowdown"), rows)
-    return time * _gpu_w(POWER_FORM.fit(fitted, "gpu_w"), rows)
+def predicted_energy(
+    rows: pd.DataFrame, response: ResponseCoefficients, power: dict[str, float]
+) -> FloatArray:
+    """Energy of a token as the fits have it: slowdown x power.
+
+    Args:
+        rows: Rows as `load_a800` gives them.
+        response: As `fit_response` gives it.
+        power: As `fit_decode_power` gives it.
+
+    Returns:
+        float64[rows], in units of each workload's own.
+    """
+    time = slowdown(response, rows.ratio.to_numpy(float), rows.per_gpu.to_numpy(float))
+    return time * decode_w(rows, power)
+
+
+def decode_w(rows: pd.DataFrame, power: dict[str, float]) -> FloatArray:
+    """float64[rows], power of one GPU by fitted coefficients; reads `per_gpu`, `tensor_parallel`, `ratio`."""
+    return _gpu_w(np.array([power[name] for name in POWER]), rows)
 
 
 def energy_of_best_clock(rows: pd.DataFrame, predicted_j: FloatArray) -> FloatArray:

@@ -114,14 +114,17 @@ def fit_decode_power(rows: pd.DataFrame) -> tuple[dict[str, float], dict[str, fl
         Coefficients by name, and errors.
     """
     found = DECODE_FORM.fit(rows, "gpu_w")
-    model = np.unique(rows.model.to_numpy(str), return_inverse=True)[1].astype(np.float64)
-    by_model = {
-        name: float(np.mean(list(held_out_errors(form, rows, "gpu_w", model).values())))
-        for name, form in (("held_out_by_model", DECODE_FORM), ("held_out_constant", CONSTANT))
-    }
-    return dict(zip(DECODE, found.tolist(), strict=True)), {
-        "in_sample": DECODE_FORM.error(found, rows, "gpu_w")
-    } | by_model
+    errors = {"in_sample": DECODE_FORM.error(found, rows, "gpu_w")}
+    for name, form in (("held_out_by_model", DECODE_FORM), ("held_out_constant", CONSTANT)):
+        errors[name] = float(np.mean(list(errors_by_model(form, rows).values())))
+    return dict(zip(DECODE, found.tolist(), strict=True)), errors
+
+
+def errors_by_model(form: Form, rows: pd.DataFrame) -> dict[str, float]:
+    """Error of a form on each model's rows when fitted to those of all others."""
+    names, code = np.unique(rows.model.to_numpy(str), return_inverse=True)
+    errors = held_out_errors(form, rows, "gpu_w", code.astype(np.float64))
+    return dict(zip(names.tolist(), errors.values(), strict=True))
 
 
 def decode_power_of(decode: dict[str, float], prefill: dict[str, float]) -> dict[str, float]:
