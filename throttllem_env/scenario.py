@@ -124,6 +124,9 @@ class Scenario(_Section):
         engine: vLLM's settings.
         slo: Latency targets.
         rated: Rated loads and reference power.
+        ips_model: What forecasts are made with: `shipped` for the M that comes with the package (the latency
+            model itself where none suits), a folder that `throttllem fit` wrote, or `physics` for the
+            latency model.
         admission: Who decides when a request enters the engine: `vllm` itself, or the projection.
         over_length: What happens to requests longer than the model's limit.
         output_cap_tokens: Longest output that clients ask for; a request that outlives its prediction is
@@ -147,6 +150,7 @@ class Scenario(_Section):
     engine: EngineConfig = EngineConfig()
     slo: SloConfig = SloConfig()
     rated: RatedLoad = RatedLoad()
+    ips_model: str = "shipped"
     admission: Literal["vllm", "projected"] = "vllm"
     over_length: Literal["clip", "drop", "reject"] = "clip"
     output_cap_tokens: int = Field(1024, ge=1)

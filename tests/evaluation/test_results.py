@@ -27,6 +27,7 @@ def test_runs_have_the_promised_fields(document: dict[str, Any]) -> None:
     assert len(document["runs"]) == 6
     for entry in document["runs"]:
         assert list(entry)[: len(ENTRY)] == ENTRY
+        assert entry["iteration_time"].startswith("M ")
         assert tuple(entry["metrics"]) == METRICS
         assert entry["scenario"] == "small"
         assert entry["scenario_version"] == 3

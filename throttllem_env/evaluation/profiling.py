@@ -171,6 +171,7 @@ def _describe(
         package_version=__version__,
         command=command,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        power_cap_w=scenario.power_cap_w,
     )
 
 

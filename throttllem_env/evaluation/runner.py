@@ -29,12 +29,14 @@ class RunResult:
         timeline: The run as a function of time.
         records: What the backend left behind.
         control: Which control points were used.
+        iteration_time: What forecasts were made with.
     """
 
     metrics: Metrics
     timeline: Timeline
     records: RunRecords
     control: ControlPoints
+    iteration_time: str
 
 
 def run_controller(
@@ -86,7 +88,8 @@ def run_controller(
         records = served.records()
     finally:
         served.close()
-    return RunResult(_metrics(records, slo, recorder, horizon_s), recorder.timeline, records, points)
+    metrics = _metrics(records, slo, recorder, horizon_s)
+    return RunResult(metrics, recorder.timeline, records, points, forecaster.predictor.identity)
 
 
 def control_points(controller: Controller, control: str) -> ControlPoints:

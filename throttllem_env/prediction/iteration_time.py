@@ -13,7 +13,13 @@ from throttllem_env.types import FloatArray, IntArray
 
 
 class IterationTimePredictor(Protocol):
-    """Predicts iteration times; all methods take and return arrays of one shape."""
+    """Predicts iteration times; all methods take and return arrays of one shape.
+
+    Attributes:
+        identity: Says in results which predictor it was; equal ones predict alike.
+    """
+
+    identity: str
 
     def decode_s(self, size: int, batch: IntArray, kv_blocks: IntArray, mhz: int) -> FloatArray:
         """Decode iterations: 1 / M(size, batch, KV blocks, clock).
@@ -46,6 +52,8 @@ class IterationTimePredictor(Protocol):
 
 class AnalyticIterationTime:
     """M read off the latency model of the scenario's hardware, without measurement noise."""
+
+    identity = "physics"
 
     def __init__(self, scenario: Scenario) -> None:
         """Prepare for all sizes of a scenario."""

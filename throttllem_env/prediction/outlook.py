@@ -9,7 +9,8 @@ from throttllem_env.prediction.feasibility import (
     PrefillModel,
     deadlines_s,
 )
-from throttllem_env.prediction.iteration_time import AnalyticIterationTime, IterationTimePredictor
+from throttllem_env.prediction.ips.control import iteration_time
+from throttllem_env.prediction.iteration_time import IterationTimePredictor
 from throttllem_env.prediction.lengths import LengthPredictor
 from throttllem_env.prediction.scoreboard import build_scoreboard, project
 from throttllem_env.scenario import Scenario
@@ -46,8 +47,8 @@ class Forecaster:
         prefill: PrefillModel = "expected",
         margin: float = 0.0,
     ) -> "Forecaster":
-        """A forecaster whose M is the scenario's own latency model."""
-        return cls(scenario, slo, lengths, AnalyticIterationTime(scenario), prefill, margin)
+        """A forecaster with the scenario's M (`Scenario.ips_model`)."""
+        return cls(scenario, slo, lengths, iteration_time(scenario), prefill, margin)
 
     def outlook(self, telemetry: Telemetry, waiting: RequestTable | None = None) -> Outlook:
         """Project the active instance.

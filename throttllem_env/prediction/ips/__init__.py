@@ -5,6 +5,7 @@ that an `IterationTimePredictor`. Only fitting needs LightGBM: control reads the
 """
 
 from throttllem_env.prediction.ips.checks import check_profile
+from throttllem_env.prediction.ips.control import TabulatedIterationTime, iteration_time, load_ips_model
 from throttllem_env.prediction.ips.fitting import fit_profile
 from throttllem_env.prediction.ips.model import IpsModel, load_model, train_model
 from throttllem_env.prediction.ips.profile import (
@@ -16,13 +17,7 @@ from throttllem_env.prediction.ips.profile import (
     read_profile,
     write_profile,
 )
-from throttllem_env.prediction.ips.table import (
-    DecodeLookup,
-    IpsTable,
-    TabulatedIterationTime,
-    load_ips_model,
-    tabulate,
-)
+from throttllem_env.prediction.ips.table import DecodeLookup, IpsTable, tabulate
 
 __all__ = [
     "DecodeLookup",
@@ -36,6 +31,7 @@ __all__ = [
     "TabulatedIterationTime",
     "check_profile",
     "fit_profile",
+    "iteration_time",
     "load_ips_model",
     "load_model",
     "read_profile",

@@ -52,6 +52,7 @@ class ProfileInfo:
         package_version: Version of this package.
         command: Command that made it.
         date: When, ISO 8601.
+        power_cap_w: Power limit that was set on every GPU; None for the board's own.
     """
 
     scenario: str
@@ -68,6 +69,7 @@ class ProfileInfo:
     package_version: str
     command: str
     date: str
+    power_cap_w: float | None = None
 
     def to_json(self) -> str:
         """As one line of JSON."""

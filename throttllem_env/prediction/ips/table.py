@@ -4,7 +4,7 @@ Durations at (size, clock, batch, KV) knots, linear between batches, KV blocks a
 monotone values keeps them monotone.
 """
 
-from collections.abc import Iterator
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from throttllem_env.prediction.ips.model import IpsModel
 from throttllem_env.prediction.ips.profile import ProfileError, ProfileInfo, Samples
-from throttllem_env.prediction.iteration_time import AnalyticIterationTime
-from throttllem_env.scenario import Scenario
 from throttllem_env.types import FloatArray, IntArray
 
 TABLE_FILE = "table.npz"
@@ -77,6 +75,13 @@ class IpsTable:
             raise
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise ProfileError(f"{path}: no table as `throttllem fit` writes it: {error}") from error
+
+    def digest(self) -> str:
+        """SHA-256 over what it predicts; equal digests mean equal predictions."""
+        digest = hashlib.sha256(repr(self.sizes).encode())
+        for values in (self.clocks_mhz, self.batch, self.kv_blocks, self.duration_s):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def at(self, size: int, mhz: int) -> FloatArray:
         """Durations at one clock, linear between the tabulated clocks around it.
@@ -182,7 +187,8 @@ class DecodeLookup:
         Args:
             table: M's table.
         """
-        self._table = table
+        self.table = table
+        self.digest = table.digest()
         self._layers: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
         self._places = {size: self._place(row) for row, size in enumerate(table.sizes)}
         self._max_batch = int(table.batch[-1])
@@ -190,15 +196,12 @@ class DecodeLookup:
 
     def _place(self, row: int) -> tuple[IntArray, FloatArray]:
         """Interval and share for every whole number of KV blocks up to capacity."""
-        knots = self._table.kv_blocks[row]
+        knots = self.table.kv_blocks[row]
         return cell_of(knots, np.arange(int(knots[-1]) + 1, dtype=np.float64))
 
     def _layer(self, size: int, mhz: int) -> tuple[FloatArray, FloatArray]:
-        """Value and rise per KV interval, float64[(max batch + 1) x (k - 1)] each, flat.
-
-        Row 0 is row 1: an iteration of prefill alone reads the weights as well.
-        """
-        table = self._table
+        """Value and rise per KV interval, float64[(max batch + 1) x (k - 1)] each, flat; row 0 is row 1."""
+        table = self.table
         i, u = cell_of(table.batch.astype(np.float64), np.arange(self._max_batch + 1, dtype=np.float64))
         values = table.at(size, mhz)
         rows = (1 - u)[:, np.newaxis] * values[i] + u[:, np.newaxis] * values[i + 1]
@@ -213,7 +216,7 @@ class DecodeLookup:
         layer = self._layers.get((size, mhz))
         if layer is None:
             if size not in self._places:
-                raise ProfileError(f"size = {size}: the model was fitted for sizes {list(self._table.sizes)}")
+                raise ProfileError(f"size = {size}: the model was fitted for sizes {list(self.table.sizes)}")
             layer = self._layers[size, mhz] = self._layer(size, mhz)
         value, rise = layer
         index, share = self._places[size]
@@ -221,70 +224,3 @@ class DecodeLookup:
         at = np.minimum(batch, self._max_batch) * self._columns + index[kv]
         seconds: FloatArray = value[at] + share[kv] * rise[at]
         return seconds
-
-
-class TabulatedIterationTime:
-    """An `IterationTimePredictor` that looks decode up in M's table; prefill is the latency model's."""
-
-    def __init__(self, table: IpsTable, scenario: Scenario) -> None:
-        """Prepare.
-
-        Args:
-            table: M's table, which must suit the scenario; see `load_ips_model`.
-            scenario: Gives the prefill term.
-        """
-        self.lookup = DecodeLookup(table)
-        self._prefill = AnalyticIterationTime(scenario)
-
-    def decode_s(self, size: int, batch: IntArray, kv_blocks: IntArray, mhz: int) -> FloatArray:
-        """See `IterationTimePredictor` and `DecodeLookup.decode_s`."""
-        return self.lookup.decode_s(size, batch, kv_blocks, mhz)
-
-    def prefill_s(self, size: int, tokens: FloatArray, attention: FloatArray, mhz: int) -> FloatArray:
-        """See `IterationTimePredictor`."""
-        return self._prefill.prefill_s(size, tokens, attention, mhz)
-
-
-def load_ips_model(folder: str | Path, scenario: Scenario) -> TabulatedIterationTime:
-    """Load M's table for control; LightGBM is not needed.
-
-    Args:
-        folder: What `throttllem fit --out` wrote.
-        scenario: What is to be controlled.
-
-    Raises:
-        ProfileError: No table there, or one that was fitted for something else.
-    """
-    table = IpsTable.load(Path(folder) / TABLE_FILE)
-    for field, fitted, needed in _differences(table, scenario):
-        raise ProfileError(
-            f"{folder}: fitted for scenario {table.info.scenario} with {field} = {fitted}, "
-            f"but {scenario.name} has {needed}; profile that scenario and fit again"
-        )
-    return TabulatedIterationTime(table, scenario)
-
-
-def _differences(table: IpsTable, scenario: Scenario) -> list[tuple[str, object, object]]:
-    """Everything that changes iteration times and differs; SLOs and loads do not."""
-    info, engine = table.info, scenario.engine
-    found: list[tuple[str, object, object]] = [
-        ("model", info.model, scenario.model),
-        ("gpu", info.gpu, scenario.gpu),
-        ("block_size", info.block_size, engine.block_size),
-    ]
-    differ = [entry for entry in found if entry[1] != entry[2]]
-    return differ or [*_beyond(table, scenario)]
-
-
-def _beyond(table: IpsTable, scenario: Scenario) -> Iterator[tuple[str, object, object]]:
-    """Whatever the scenario needs beyond what was profiled, the GPU and model being the same."""
-    info, clocks, fitted = table.info, scenario.gpu_spec.clocks_mhz, table.clocks_mhz
-    if info.max_num_seqs < scenario.engine.max_num_seqs:
-        yield "max_num_seqs", info.max_num_seqs, scenario.engine.max_num_seqs
-    if not set(scenario.sizes) <= set(table.sizes):
-        yield "sizes", list(table.sizes), list(scenario.sizes)
-    if fitted[0] > clocks[0] or fitted[-1] < clocks[-1]:
-        yield "clocks", f"{fitted[0]} to {fitted[-1]} MHz", f"{clocks[0]} to {clocks[-1]} MHz"
-    for size in set(scenario.sizes) & set(table.sizes):
-        if info.kv_blocks[size] != scenario.kv_blocks(size) - 1:
-            yield f"kv_blocks of size {size}", info.kv_blocks[size], scenario.kv_blocks(size) - 1
