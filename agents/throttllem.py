@@ -53,6 +53,7 @@ class Throttllem(BaseController):
         scenario = assignment.scenario
         scaler = Autoscaler(scenario, self._headroom, slo_scale=assignment.slo_scale)
         self._autoscaler = scaler if self.autoscales else None
+        self._last_mhz = scenario.top_mhz
         self._forecaster = Forecaster.of(
             scenario, assignment.slo, assignment.lengths, self._prefill, self._margin
         )
@@ -70,8 +71,9 @@ class Throttllem(BaseController):
         if telemetry.idle:
             return scenario.idle_mhz
         outlook = self._forecaster.outlook(telemetry)
-        mhz, _ = lowest_feasible_mhz(outlook, self._forecaster.predictor, scenario.gpu_spec.clocks_mhz)
-        return mhz
+        clocks, predictor = scenario.gpu_spec.clocks_mhz, self._forecaster.predictor
+        self._last_mhz, _ = lowest_feasible_mhz(outlook, predictor, clocks, self._last_mhz)
+        return self._last_mhz
 
 
 class ThrottllemFrequency(Throttllem):

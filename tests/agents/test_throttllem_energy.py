@@ -1,14 +1,13 @@
 """throttllem-energy keeps what the reference keeps, and does not pay for clocks below the cheapest."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from throttllem_env.agents.throttllem_energy import ThrottllemEnergy, forget_the_late
+from throttllem_env.agents.throttllem_energy import ThrottllemEnergy
 from throttllem_env.controller import Assignment, ControllerError, make_controller
 from throttllem_env.evaluation.runner import run_controller
-from throttllem_env.prediction import Forecaster, make_length_predictor
+from throttllem_env.prediction import Forecaster, judge, make_length_predictor
+from throttllem_env.prediction.ips import iteration_time
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving import make_backend
 from throttllem_env.serving.workload import Workload
@@ -55,11 +54,11 @@ def test_the_thrifty_clock_is_inside_the_range_and_near_the_least_power() -> Non
     controller = ThrottllemEnergy()
     moment(controller, stream(4.0, 90.0), 80.0)
     clocks = SCENARIO.gpu_spec.clocks_mhz
-    thrifty = clocks[controller.thrifty_clock(4, 0.002)]
+    thrifty = clocks[controller.long_run.thrifty_clock(4, 0.002)]
     assert 600 < thrifty < 1300
-    states = [controller.steady(4, mhz) for mhz in clocks]
+    states = [controller.long_run.steady(4, mhz) for mhz in clocks]
     least_w = min(s.power_w for s in states if s and s.sustained)
-    chosen = controller.steady(4, thrifty)
+    chosen = controller.long_run.steady(4, thrifty)
     assert chosen
     assert chosen.power_w <= 1.01 * least_w  # every third clock is looked at
 
@@ -67,7 +66,7 @@ def test_the_thrifty_clock_is_inside_the_range_and_near_the_least_power() -> Non
 def test_before_enough_have_finished_there_is_no_floor() -> None:
     controller = ThrottllemEnergy()
     moment(controller, stream(0.2, 60.0), 20.0)
-    assert controller.steady(4, 1410) is None
+    assert controller.long_run.steady(4, 1410) is None
 
 
 def test_an_idle_engine_gets_the_idle_clock() -> None:
@@ -76,21 +75,35 @@ def test_an_idle_engine_gets_the_idle_clock() -> None:
     assert controller.act(None, telemetry).frequency_mhz == SCENARIO.idle_mhz
 
 
-def test_a_deadline_that_has_passed_binds_nothing() -> None:
-    controller = ThrottllemEnergy()
-    trace = stream(4.0, 60.0)
-    telemetry = moment(controller, trace, 50.0)
-    lengths = make_length_predictor("oracle", trace, None, 0, 1024, 4096)
+def test_the_reserve_is_a_share_of_the_slack_at_the_top_clock() -> None:
+    """Deadlines move towards what the top clock would reach, never beyond; late ones bind nothing."""
+    controller = ThrottllemEnergy(margin=0.25)
+    telemetry = moment(controller, stream(4.0, 60.0), 50.0)
+    lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
     outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
-    late = replace(outlook, now_s=outlook.now_s + 1000.0)
-    assert np.isinf(forget_the_late(late).deadline_s).all()
-    assert np.array_equal(forget_the_late(outlook).deadline_s, outlook.deadline_s)
+    at_top = judge(outlook, iteration_time(SCENARIO), SCENARIO.top_mhz)
+    late = np.zeros(len(outlook.deadline_s), np.bool_)
+    late[0] = True
+    bound = controller.with_reserve(outlook, at_top, late).deadline_s
+    assert np.isinf(bound[0])
+    expected = 0.75 * outlook.deadline_s[1:] + 0.25 * at_top.finish_s[1:]
+    assert bound[1:] == pytest.approx(expected)
+
+
+def test_going_back_and_forth_costs_warming_and_draining() -> None:
+    controller = ThrottllemEnergy()
+    moment(controller, stream(4.0, 90.0), 80.0)
+    warming_j = 25.0 * 4 * SCENARIO.physics(4).at(SCENARIO.top_mhz).idle_w
+    assert controller.long_run.change_j(4, 4) > warming_j
+    power_w = controller.long_run.least_power_w(4)
+    assert power_w
+    assert power_w < SCENARIO.reference_power_w
 
 
 def test_hurry_raises_the_floor() -> None:
     controller = ThrottllemEnergy()
     moment(controller, stream(4.0, 90.0), 80.0)
-    assert controller.thrifty_clock(4, 0.05) > controller.thrifty_clock(4, 0.002)
+    assert controller.long_run.thrifty_clock(4, 0.05) > controller.long_run.thrifty_clock(4, 0.002)
 
 
 @pytest.mark.parametrize("spec", ["margin=1.0", "margin=-0.1", "tolerance=-1"])

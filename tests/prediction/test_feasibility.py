@@ -14,7 +14,7 @@ from throttllem_env.prediction import (
     look_ahead,
     lowest_feasible_mhz,
 )
-from throttllem_env.prediction.feasibility import Outlook, deadlines_s, prefill_share
+from throttllem_env.prediction.feasibility import Outlook, deadlines_s, first_feasible, prefill_share
 from throttllem_env.prediction.lengths import OracleLengths
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.reference import ReferenceBackend
@@ -151,3 +151,19 @@ def test_predicted_iterations_are_close_to_simulated_ones(size: int) -> None:
         predicted = M.decode_s(size, np.array([len(tokens)]), blocks, 1005)[0]
         true = physics.decode_iterations_s(np.array([len(tokens)]), np.array([float(tokens.sum())]))[0]
         assert predicted == pytest.approx(true, rel=0.01)
+
+
+@given(st.integers(0, 80), st.integers(0, 80), st.integers(-5, 90), st.integers(0, 90))
+def test_the_guess_changes_the_cost_not_the_answer(low: int, high: int, guess: int, edge: int) -> None:
+    asked: list[int] = []
+
+    def feasible(index: int) -> bool:
+        asked.append(index)
+        return index >= edge
+
+    low, high = min(low, high), max(low, high)
+    found = first_feasible(feasible, low, high, guess)
+    assert found == (max(low, edge) if edge <= high else None)
+    assert all(low <= index <= high for index in asked)
+    if found is not None and guess == found:
+        assert len(asked) <= 2

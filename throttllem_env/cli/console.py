@@ -1,10 +1,13 @@
 """Where commands print: results to stdout, progress to stderr and only when a person watches."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
     from rich.table import Table
 
@@ -33,6 +36,42 @@ def progress_bar(kind: "type[Progress] | None" = None) -> "Progress":
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     return (kind or Progress)(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def counting_bar(pattern: str, what: str) -> "Iterator[Callable[[Path, int, int], None]]":
+    """A bar that counts files as they appear, whichever process writes them.
+
+    Args:
+        pattern: Which files of the folder count.
+        what: What a file stands for, in the plural.
+
+    Yields:
+        To be told the folder, how many are there, and of how many; again for a further folder.
+    """
+    from rich.progress import Progress
+
+    folders: list[Path] = []
+
+    class Bar(Progress):
+        """Looks into the folder whenever it is drawn, ten times a second."""
+
+        def get_renderables(self) -> "Iterable[RenderableType]":
+            if folders and self.task_ids and folders[-1].is_dir():
+                done = sum(1 for _ in folders[-1].glob(pattern))
+                self.update(self.task_ids[0], completed=done, description=f"{done} {what} done")
+            return super().get_renderables()
+
+    with progress_bar(Bar) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def on_start(folder: Path, done: int, total: int) -> None:
+            folders.append(folder)
+            bar.update(task, total=total)
+            if done:
+                print(f"continuing: {done} of {total} {what} were there", file=sys.stderr)
+
+        yield on_start
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> "Table":

@@ -1,13 +1,11 @@
 """`throttllem profile`: measure how long a backend's iterations take, at every size and clock."""
 
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from throttllem_env.cli.console import counting_bar
 
 EPILOG = "\n\n".join(
     [
@@ -60,7 +58,7 @@ def profile(
     command += f" --sizes {sizes}" if sizes else ""
     command += f" --clocks {clocks}" if clocks else ""
     command += f" --seed {seed} --jobs {jobs}"
-    with _bar() as on_start:
+    with counting_bar("tp*.parquet", "cells") as on_start:
         made = profile_backend(
             loaded,
             out,
@@ -83,33 +81,3 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"sizes = {text!r}: expected whole numbers, separated by commas") from None
-
-
-@contextmanager
-def _bar() -> "Iterator[Callable[[Path, int, int], None]]":
-    """A bar that counts the files of finished cells, whichever process writes them."""
-    from rich.progress import Progress, TaskID
-
-    from throttllem_env.cli.console import progress_bar
-
-    folders: list[Path] = []
-
-    class Bar(Progress):
-        """Looks into the folder whenever it is drawn, ten times a second."""
-
-        def get_renderables(self) -> Any:
-            if folders and self.task_ids and folders[0].is_dir():
-                done = sum(1 for _ in folders[0].glob("tp*.parquet"))
-                self.update(TaskID(0), completed=done, description=f"{done} cells done")
-            return super().get_renderables()
-
-    with progress_bar(Bar) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def on_start(folder: Path, done: int, cells: int) -> None:
-            folders.append(folder)
-            bar.update(task, total=cells)
-            if done:
-                typer.echo(f"continuing: {done} of {cells} cells were there", err=True)
-
-        yield on_start

@@ -141,9 +141,12 @@ def judge(outlook: Outlook, predictor: IterationTimePredictor, mhz: int) -> Verd
 
 
 def lowest_feasible_mhz(
-    outlook: Outlook, predictor: IterationTimePredictor, clocks_mhz: tuple[int, ...]
+    outlook: Outlook,
+    predictor: IterationTimePredictor,
+    clocks_mhz: tuple[int, ...],
+    guess_mhz: int | None = None,
 ) -> tuple[int, bool]:
-    """Binary search for the lowest clock that keeps every SLO (paper, section IV-D).
+    """Search for the lowest clock that keeps every SLO (paper, section IV-D).
 
     A higher clock never makes an iteration slower, so feasibility is monotone in the clock.
 
@@ -151,31 +154,55 @@ def lowest_feasible_mhz(
         outlook: The projection and its deadlines.
         predictor: M.
         clocks_mhz: Clocks to choose from, ascending.
+        guess_mhz: Where to look first, such as the last answer; changes the cost, not the answer.
 
     Returns:
         The lowest feasible clock and True, or the top clock and False if none is.
     """
-    if outlook.lost or not judge(outlook, predictor, clocks_mhz[-1]).feasible:
-        return clocks_mhz[-1], False
+    top = len(clocks_mhz) - 1
+    if outlook.lost:
+        return clocks_mhz[top], False
+    guess = top if guess_mhz is None else clocks_mhz.index(guess_mhz)
+    found = first_feasible(lambda index: judge(outlook, predictor, clocks_mhz[index]).feasible, 0, top, guess)
+    return (clocks_mhz[top], False) if found is None else (clocks_mhz[found], True)
 
-    def feasible(index: int) -> bool:
-        return judge(outlook, predictor, clocks_mhz[index]).feasible
 
-    return clocks_mhz[first_feasible(feasible, 0, len(clocks_mhz) - 1)], True
+def first_feasible(feasible: Callable[[int], bool], low: int, high: int, guess: int) -> int | None:
+    """The smallest feasible index from `low` to `high`, where every index above a feasible one is.
 
-
-def first_feasible(feasible: Callable[[int], bool], low: int, high: int) -> int:
-    """The smallest index from `low` on that is feasible, where `high` is and every index above one is.
+    Strides away from the guess, each twice as long as the last, until the answer is enclosed, then halves.
+    Projections change little from one decision to the next, so a good guess needs two or three questions.
 
     Args:
-        feasible: Asked about indices below `high`.
+        feasible: Asked about indices.
         low: Smallest index to consider.
-        high: An index known to be feasible.
+        high: Largest index to consider.
+        guess: Where to look first; held to the range.
+
+    Returns:
+        The index, or None if not even `high` is feasible.
+
+    Example:
+        >>> first_feasible(lambda index: index >= 7, 0, 80, 5)
+        7
     """
-    while low < high:
-        middle = (low + high) // 2
+    at, stride = min(max(guess, low), high), 1
+    if feasible(at):
+        above = at  # known to be feasible
+        while above > low and feasible(at := max(above - stride, low)):
+            above, stride = at, 2 * stride
+        below = low - 1 if above == low else at
+    else:
+        below = at  # known not to be
+        while below < high and not feasible(at := min(below + stride, high)):
+            below, stride = at, 2 * stride
+        if below == high:
+            return None
+        above = at
+    while above - below > 1:
+        middle = (above + below) // 2
         if feasible(middle):
-            high = middle
+            above = middle
         else:
-            low = middle + 1
-    return low
+            below = middle
+    return above

@@ -5,6 +5,7 @@ that more requests share each of them. The long-run batch is where tokens come o
 asked for (Little's law), and the long-run power is that of iterations with this batch.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from throttllem_env.scenario import Scenario
 from throttllem_env.types import FinishedRequest
 
 FIXED_POINT_STEPS = 30
+
+FLUCTUATION = 3.0
+"""Standard deviations; with Poisson arrivals and nobody waiting the batch is Poisson distributed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ class SteadyState:
     Attributes:
         batch: Mean decoding batch.
         power_w: Mean power of the instance's GPUs.
-        sustained: Whether the load can be carried at all: prefill leaves time to decode, and batch and
-            KV stay within their limits.
+        sustained: Whether the load can be carried: prefill leaves time to decode, and batch and KV stay
+            within their limits, also when the batch is three standard deviations above its mean.
     """
 
     batch: float
@@ -95,6 +99,7 @@ def steady_state(scenario: Scenario, physics: Physics, mhz: int, load: SteadyLoa
         if wanted > most:
             sustained = False
             break
+    sustained = sustained and batch + FLUCTUATION * math.sqrt(batch) <= most
     busy_share = min(batch, 1.0) * free_share
     index = min(round(max(batch, 1.0)), seats)
     host_share = float(table.host_s[index]) / _iteration_s(table, float(index), load.context_tokens)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from throttllem_env.evaluation.fidelity.document import Picture, Section, Table, percent
+from throttllem_env.evaluation.document import Picture, Section, Table, percent
 from throttllem_env.evaluation.fidelity.readings import spread
 from throttllem_env.hardware import GPUS, MODELS, IterationWork, Physics, load_profile
 from throttllem_env.hardware.fitting import grids

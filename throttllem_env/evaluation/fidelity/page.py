@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from throttllem_env.evaluation.document import write_page
 from throttllem_env.evaluation.fidelity.clocks import a800_section, sweet_spot_section
-from throttllem_env.evaluation.fidelity.document import write_page
 from throttllem_env.evaluation.fidelity.kernels import kernel_section, splitwise_section
 from throttllem_env.evaluation.fidelity.powers import a100_prefill_section, h100_section, serving_section
 

@@ -1,0 +1,1 @@
+"""The paper's evaluation, run again: every figure of docs/reproduction.md comes from here."""
