@@ -1,5 +1,6 @@
 """Section 5: the sweet spot - throughput, energy and tokens per joule against the clock."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -140,7 +141,7 @@ def _figure(ours: dict[str, Curve], theirs: dict[str, Curve]) -> "Figure":
 
     figure = blank(11.0, 4.0)
     panels = figure.subplots(1, 3)
-    quantities = (
+    quantities: tuple[tuple[str, Callable[[Curve], FloatArray]], ...] = (
         ("throughput / top clock", lambda c: c.rate),
         ("power / top clock", lambda c: c.power_w),
         ("tokens per joule / top clock", lambda c: c.efficiency),
