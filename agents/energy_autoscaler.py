@@ -70,13 +70,9 @@ class EnergyAutoscaler(Autoscaler):
 
     def _cheapest(self, current: int, needed: int) -> tuple[int, float]:
         """The size of least power among those that carry the load, and what it saves."""
-        now_w = self._costs.least_power_w(current)
-        if now_w is None:
+        found = {s: self._costs.least_power_w(s) for s in self._scenario.sizes if s >= needed}
+        powers = {size: power_w for size, power_w in found.items() if power_w is not None}
+        if current not in powers:
             return current, 0.0
-        powers = {current: now_w}
-        for size in self._scenario.sizes:
-            power_w = self._costs.least_power_w(size) if size >= needed else None
-            if power_w is not None:
-                powers[size] = power_w
-        cheapest = min(powers, key=lambda size: powers[size])
-        return cheapest, now_w - powers[cheapest]
+        cheapest = min(powers, key=lambda size: (powers[size], size != current))
+        return cheapest, powers[current] - powers[cheapest]

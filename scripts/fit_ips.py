@@ -4,7 +4,7 @@
 
 Runs `throttllem profile` and `throttllem fit` for each model on each GPU and copies the tables to
 `throttllem_env/prediction/ips/tables/`, from where forecasts take them. To be run again whenever
-`scripts/fit_hardware.py` has changed a profile; takes five minutes on two cores and goes on where it was
+`scripts/fit_hardware.py` has changed a profile; takes up to ten minutes on two cores and goes on where it was
 interrupted. Needs `pip install 'throttllem-env[fit]'`.
 """
 

@@ -2,8 +2,8 @@
 
     python scripts/reproduce_paper.py --traces ../shared/traces --calibration ../shared/calibration
 
-Uses both cores, takes less than half an hour, and goes on where it was interrupted: results are kept under
---out, each until the code or the data that it came from change. Needs `pip install 'throttllem-env[fit]'`.
+Uses all cores and goes on where it was interrupted: results are kept under --out, each until the code or the
+data that it came from change. Needs `pip install 'throttllem-env[fit]'`.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 
 from throttllem_env.controller import Assignment, Controller
+from throttllem_env.evaluation.profile_cells import BEYOND_S
 from throttllem_env.prediction import Forecaster, Outlook, PrefillModel, make_length_predictor
 from throttllem_env.prediction.feasibility import iteration_times_s, prefill_share
 from throttllem_env.scenario import Scenario
@@ -18,7 +19,6 @@ from throttllem_env.serving import make_backend
 from throttllem_env.serving.workload import Workload
 from throttllem_env.types import FloatArray, IntArray, Telemetry
 
-BEYOND_S = 1e-9
 HORIZON_S = 30.0
 """How far projections are followed: about the E2E SLO of the reference scenario."""
 EVERY = 5

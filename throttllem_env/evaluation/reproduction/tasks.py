@@ -163,9 +163,14 @@ def _sweep(folder: Path, wanted: set[Path]) -> None:
             path.unlink()
 
 
+def _described(task: Task) -> dict[str, Any]:
+    """Its kind and its fields."""
+    return {"kind": type(task).__name__, **asdict(task)}  # type: ignore[call-overload]
+
+
 def _cost(task: Task) -> float:
     """Longer at lower loads, with decisions, and on small instances; only the order depends on it."""
-    fields = asdict(task)  # type: ignore[call-overload]
+    fields = _described(task)
     share = 0.25 if fields.get("split", "all") != "all" else 1.0
     decides = 1.0 if fields["agent"].startswith("throttllem") else 0.4
     small = 5.0 if "tp1" in fields["scenario"] else 1.0
@@ -173,7 +178,7 @@ def _cost(task: Task) -> float:
 
 
 def _compute(task: Task, traces: Path, path: Path) -> None:
-    result = {"task": {"kind": type(task).__name__, **asdict(task)}, "result": task.run(traces)}  # type: ignore[call-overload]
+    result = {"task": _described(task), "result": task.run(traces)}
     text = json.dumps(result, indent=1, allow_nan=False)
     partial = path.with_suffix(".partial")
     partial.write_text(text + "\n", encoding="utf-8")
@@ -193,7 +198,7 @@ def key(task: Task, traces: Path) -> str:
 
     scenario = load_scenario(task.scenario)
     determines = {
-        "task": {"kind": type(task).__name__, **asdict(task)},  # type: ignore[call-overload]
+        "task": _described(task),
         "scenario": scenario.model_dump(mode="json"),
         "profile": asdict(load_profile(scenario.model, scenario.gpu)),
         "iteration_time": iteration_time(scenario).identity,

@@ -1,7 +1,7 @@
 """M for control: which one a scenario's forecasts use, and whether it suits the scenario."""
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,17 +51,22 @@ def iteration_time(scenario: Scenario) -> IterationTimePredictor:
         return AnalyticIterationTime(scenario)
     if scenario.ips_model != "shipped":
         return load_ips_model(scenario.ips_model, scenario)
-    lookup = _shipped(scenario.model, scenario.gpu)
-    if lookup is None or any(_differences(lookup.table, scenario)):
+    tables = Path(str(files("throttllem_env.prediction.ips"))) / "tables"
+    path = tables / f"{scenario.model}_{scenario.gpu}.npz"
+    if not path.is_file() or _differences(_lookup(path).table, scenario):
         return AnalyticIterationTime(scenario)
-    return TabulatedIterationTime(lookup, scenario)
+    return TabulatedIterationTime(_lookup(path), scenario)
 
 
-@cache
-def _shipped(model: str, gpu: str) -> DecodeLookup | None:
-    """Shared by all who ask: a clock's layer is worked out once."""
-    path = Path(str(files("throttllem_env.prediction.ips") / "tables" / f"{model}_{gpu}.npz"))
-    return DecodeLookup(IpsTable.load(path)) if path.is_file() else None
+def _lookup(path: Path) -> DecodeLookup:
+    """Shared by all who ask, so that a table is read and a clock's layer worked out once."""
+    return _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed_ns: int) -> DecodeLookup:
+    """A table as it was when it changed last."""
+    return DecodeLookup(IpsTable.load(path))
 
 
 def load_ips_model(folder: str | Path, scenario: Scenario) -> TabulatedIterationTime:
@@ -74,13 +79,14 @@ def load_ips_model(folder: str | Path, scenario: Scenario) -> TabulatedIteration
     Raises:
         ProfileError: No table there, or one that was fitted for something else.
     """
-    table = IpsTable.load(Path(folder) / TABLE_FILE)
+    lookup = _lookup(Path(folder) / TABLE_FILE)
+    table = lookup.table
     for field, fitted, needed in _differences(table, scenario):
         raise ProfileError(
             f"{folder}: fitted for scenario {table.info.scenario} with {field} = {fitted}, "
             f"but {scenario.name} has {needed}; profile that scenario and fit again"
         )
-    return TabulatedIterationTime(DecodeLookup(table), scenario)
+    return TabulatedIterationTime(lookup, scenario)
 
 
 def _differences(table: IpsTable, scenario: Scenario) -> list[tuple[str, object, object]]:
