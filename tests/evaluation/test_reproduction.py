@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from throttllem_env.evaluation.reproduction import clocks, engines, projections, sizes, tasks, throttling
+from throttllem_env.evaluation.reproduction.limits import LimitTask, least_powers, minute_rates
 from throttllem_env.evaluation.reproduction.page import Found, write_reproduction
 from throttllem_env.evaluation.reproduction.page import tasks as all_tasks
 from throttllem_env.evaluation.reproduction.tasks import Answers, ProjectionTask, RunTask, answer
+from throttllem_env.prediction.steady import SteadyLoad
+from throttllem_env.scenario import load_scenario
 
 TASK = RunTask("llama3-8b-a100", "max-frequency", load=0.8)
 
@@ -81,6 +84,8 @@ def metrics(task: Any) -> dict[str, Any]:
         drift = {"ignore": 0.02, "pending": 0.0002, "expected": 0.01}
         error = {"iterations": 1000, "batch": 0.0, "kv": 0.001, "drift_s": drift, "bias_s": drift}
         return dict.fromkeys(projections.REACHES, error)
+    if isinstance(task, LimitTask):
+        return {"clock": 0.2, "size": 0.3, "both": 0.45}
     share = {"throttllem": 0.7, "throttllem-energy": 0.6, "max-frequency": 1.0}.get(task.agent, 0.9)
     missed = task.agent.startswith("static")
     return {
@@ -111,10 +116,39 @@ def test_savings_are_against_the_top_clock(answers: Answers) -> None:
 
 
 def test_all_cases_of_the_issue_are_there(answers: Answers) -> None:
-    scaled = {(row[0], row[1]) for row in sizes.section(answers).tables[2].rows}
+    scaled = {(row[0], row[1]) for row in sizes.section(answers).tables[3].rows}
     assert scaled == {(s, load) for s in ("0.75", "1.5") for load in ("0.5", "0.7", "0.9", "1")}
     engines_shown = {row[0] for row in throttling.section(answers).tables[0].rows}
     assert engines_shown == set(throttling.ENGINES)
+
+
+def test_the_bound_stands_beside_what_was_reached(answers: Answers) -> None:
+    rows = sizes.section(answers).tables[2].rows
+    assert rows[0] == ["conv", "0.5", "20.0 %", "30.0 %", "45.0 %", "30.0 %", "40.0 %"]
+    assert [row[0] for row in rows] == ["conv"] * 4 + ["code"] * 2
+
+
+def test_rates_are_of_minutes() -> None:
+    assert minute_rates(np.array([0.0, 59.0, 60.0, 120.0]), 120.0).tolist() == [2 / 60, 2 / 60]
+    assert minute_rates(np.array([0.0, 10.0]), 20.0).tolist() == [0.1]
+
+
+def test_the_bound_leaves_out_sizes_that_do_not_carry_the_load() -> None:
+    scenario = load_scenario("llama2-13b-a100")
+    clocks_mhz = scenario.gpu_spec.clocks_mhz[::-3]
+    light = SteadyLoad(rate_rps=0.1, prompt_tokens=1000, output_tokens=200, context_tokens=1100)
+    for size in scenario.sizes:
+        at_top, at_best = least_powers(scenario, size, light, clocks_mhz)
+        assert 0 < at_best < at_top < size * scenario.gpu_spec.power_limit_w
+    heavy = light.at_rate(5.0)
+    assert least_powers(scenario, 1, heavy, clocks_mhz) == (float("inf"), float("inf"))
+    assert least_powers(scenario, 4, heavy, clocks_mhz)[1] < least_powers(scenario, 4, heavy, clocks_mhz)[0]
+
+
+def test_more_is_saved_where_the_load_is_lower(traces: Path) -> None:
+    bounds = [LimitTask("llama2-13b-a100", load=load).run(traces) for load in (0.4, 1.0)]
+    assert bounds[0]["both"] > bounds[1]["both"] > 0
+    assert all(bound["both"] >= max(bound["clock"], bound["size"]) for bound in bounds)
 
 
 def test_where_our_controller_is_worse_is_said(answers: Answers) -> None:

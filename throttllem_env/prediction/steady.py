@@ -7,13 +7,13 @@ asked for (Little's law), and the long-run power is that of iterations with this
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from throttllem_env.hardware import ClockTable, Physics
 from throttllem_env.scenario import Scenario
-from throttllem_env.types import FinishedRequest
+from throttllem_env.types import FinishedRequest, IntArray
 
 FIXED_POINT_STEPS = 30
 
@@ -44,12 +44,29 @@ class SteadyLoad:
         Over its life a request holds its prompt and, on average, half its output; requests with long
         outputs are on board for longer, so the mean over those on board is weighted by output.
         """
-        lengths = np.array([(r.prompt_tokens, r.generated_tokens) for r in requests], np.float64)
-        if not len(lengths):
+        lengths = np.array([(r.prompt_tokens, r.generated_tokens) for r in requests], np.int64).reshape(-1, 2)
+        return cls.of_lengths(rate_rps, lengths[:, 0], lengths[:, 1])
+
+    @classmethod
+    def of_lengths(
+        cls, rate_rps: float, prompt_tokens: IntArray, output_tokens: IntArray
+    ) -> "SteadyLoad | None":
+        """The load of requests with these lengths; None without any.
+
+        Args:
+            rate_rps: Requests per second.
+            prompt_tokens: int64[n].
+            output_tokens: int64[n].
+        """
+        if not len(prompt_tokens):
             return None
-        prompt, output = lengths[:, 0], lengths[:, 1]
+        prompt, output = prompt_tokens.astype(np.float64), output_tokens.astype(np.float64)
         context = float(((prompt + output / 2) * output).sum() / output.sum())
         return cls(rate_rps, float(prompt.mean()), float(output.mean()), context)
+
+    def at_rate(self, rate_rps: float) -> "SteadyLoad":
+        """The same requests at another rate."""
+        return replace(self, rate_rps=rate_rps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from throttllem_env.evaluation.document import Picture, Section, Table, percent
 from throttllem_env.evaluation.reproduction import paper
-from throttllem_env.evaluation.reproduction.tasks import Answers, RunTask
+from throttllem_env.evaluation.reproduction.limits import LimitTask
+from throttllem_env.evaluation.reproduction.tasks import Answers, RunTask, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +44,23 @@ def _agents(scale: float) -> tuple[str, ...]:
     return every if scale == 1.0 else tuple(agent for agent in every if agent != STATIC)
 
 
-def tasks() -> list[RunTask]:
-    """All runs of the section."""
+def tasks() -> list[Task]:
+    """All runs of the section, and the bounds beside them."""
     found = [
         _task(agent, load, lengths, scale, trace)
         for load, lengths, scale, trace in _cases()
         for agent in _agents(scale)
     ]
-    return list(dict.fromkeys(found))
+    return [*dict.fromkeys(found), *(_limit(trace, load) for trace, load in _bounded())]
+
+
+def _bounded() -> list[tuple[str, float]]:
+    """Traces and loads whose bound is shown."""
+    return [*(("conv", load) for load in LOADS), *(("code", load) for load in BURSTY_LOADS)]
+
+
+def _limit(trace: str, load: float) -> LimitTask:
+    return LimitTask(SCENARIO, trace, load)
 
 
 def saving(answers: Answers, task: RunTask) -> float:
@@ -81,6 +91,13 @@ def section(answers: Answers) -> Section:
                 f"{paper.EFFICIENCY_GAIN}x), length error 0 %:",
                 ["load", *(agent for agent in _agents(1.0)), "throttllem / top", "throttllem-energy / top"],
                 [_efficiency(answers, load) for load in LOADS],
+            ),
+            Table(
+                "What the physics leave to be saved: every minute at its cheapest clock (TP4), its cheapest "
+                "size (top clock), or both, with no deadline to keep and changes for nothing; beside it what "
+                "the controllers saved with true lengths (conv) or learned ones (code):",
+                ["trace", "load", "clock", "size", "both", BOTH, ENERGY],
+                [_limit_row(answers, trace, load) for trace, load in _bounded()],
             ),
             Table(
                 "Other SLOs, conv, test blocks:",
@@ -127,6 +144,14 @@ def _efficiency(answers: Answers, load: float) -> list[str]:
     values = {a: float(answers[_task(a, load, "oracle")]["tokens_per_joule"]) for a in _agents(1.0)}
     gains = [f"{values[agent] / values[TOP]:.2f}" for agent in (BOTH, ENERGY)]
     return [f"{load:g}", *(f"{value:.3f}" for value in values.values()), *gains]
+
+
+def _limit_row(answers: Answers, trace: str, load: float) -> list[str]:
+    bound = answers[_limit(trace, load)]
+    lengths = "oracle" if trace == "conv" else "learned"
+    reached = [saving(answers, _task(agent, load, lengths, trace=trace)) for agent in (BOTH, ENERGY)]
+    shares = [percent(share) for share in (*(bound[name] for name in ("clock", "size", "both")), *reached)]
+    return [trace, f"{load:g}", *shares]
 
 
 def _scaled_rows(answers: Answers) -> list[list[str]]:

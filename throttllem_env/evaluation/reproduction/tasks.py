@@ -172,7 +172,7 @@ def _cost(task: Task) -> float:
     """Longer at lower loads, with decisions, and on small instances; only the order depends on it."""
     fields = _described(task)
     share = 0.25 if fields.get("split", "all") != "all" else 1.0
-    decides = 1.0 if fields["agent"].startswith("throttllem") else 0.4
+    decides = 1.0 if fields.get("agent", "").startswith("throttllem") else 0.4
     small = 5.0 if "tp1" in fields["scenario"] else 1.0
     return float(share * decides * small / fields["load"])
 
@@ -224,6 +224,7 @@ def source_digest() -> str:
     files = [*package.glob("*.py"), *(path for room in rooms for path in sorted(room.rglob("*.py")))]
     evaluation = package / "evaluation"
     files += [evaluation / name for name in ("runner.py", "metrics.py", "compare.py", "projection_error.py")]
+    files.append(evaluation / "reproduction" / "limits.py")
     for path in sorted(files):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
