@@ -96,6 +96,18 @@ def test_shipped_profiles_are_what_the_fit_gives(calibration: Path, model: str, 
         assert shipped["latency"][size] == pytest.approx(row, rel=1e-3)
 
 
+def test_a_parameter_without_effect_is_left_out() -> None:
+    """So that a search which stops elsewhere on another processor gives the same profile."""
+    batch, ctx = (axis.ravel() for axis in np.meshgrid([1, 8, 64, 256], [128, 1024, 4096]))
+    rows = pd.DataFrame({"phase": "decode", "batch": batch, "ctx": ctx, "tokens": batch * ctx})
+    rows["attention"] = rows.batch * rows.ctx.astype(float) ** 2
+    prefill = rows.assign(phase="prefill", ms=2.0 + 0.05 * rows.tokens)
+    decode = rows.assign(ms=5.0 + 0.01 * rows.batch + 1e-5 * rows.tokens)
+    found = grids.fit_grid(pd.concat([decode, prefill]), "trtllm")
+    assert found.decode_ms["compute_per_request"] == 0.0
+    assert found.decode_ms["per_request"] == pytest.approx(0.01, rel=1e-2)
+
+
 def test_a_model_that_fits_at_no_size_has_no_profile(calibration: Path) -> None:
     builder = ProfileBuilder(calibration)
     assert builder.sizes("llama3-70b", GPUS["a100-40gb"]) == [8]

@@ -20,6 +20,9 @@ SHIPPED = "trtllm"
 DECODE = ("weights", "compute_per_request", "per_request", "per_kv_token")
 PREFILL = ("prefill_floor", "prefill_fixed", "prefill_per_token", "prefill_bend", "prefill_per_token2")
 
+UNSEEN = 1e-3
+"""Relative change of the prediction up to which a parameter counts as having no effect."""
+
 
 @dataclass(frozen=True, slots=True)
 class GridFit:
@@ -112,7 +115,8 @@ def fit_grid(rows: pd.DataFrame, engine: str) -> GridFit:
     decode, prefill = rows[rows.phase == "decode"], rows[rows.phase == "prefill"]
     d_form = decode_form(decode, longest_context=engine == "vllm")
     p_form = prefill_form(prefill)
-    d, p = d_form.fit(decode, "ms"), p_form.fit(prefill, "ms")
+    d = _without_idle(d_form, d_form.fit(decode, "ms"), decode)
+    p = _without_idle(p_form, p_form.fit(prefill, "ms"), prefill)
     errors = {
         "decode": d_form.error(d, decode, "ms"),
         "decode_held_out": five_fold_error(d_form, decode, "ms"),
@@ -122,3 +126,18 @@ def fit_grid(rows: pd.DataFrame, engine: str) -> GridFit:
     return GridFit(
         dict(zip(DECODE, d.tolist(), strict=False)), dict(zip(PREFILL, p.tolist(), strict=True)), errors
     )
+
+
+def _without_idle(form: Form, parameters: FloatArray, rows: pd.DataFrame) -> FloatArray:
+    """Parameters that no prediction shows, set to 0: a search leaves them wherever it stopped.
+
+    Without this, profiles would differ from one processor to the next.
+    """
+    kept = parameters.copy()
+    predicted = form.predict(parameters, rows)
+    for index in range(len(parameters)):
+        without = kept.copy()
+        without[index] = 0.0
+        if np.max(np.abs(form.predict(without, rows) / predicted - 1)) < UNSEEN:
+            kept = without
+    return kept
