@@ -13,8 +13,9 @@ from throttllem_env.types import Telemetry
 
 
 def small_node() -> Scenario:
-    """One GPU: about 10,000 KV tokens, so that admission matters."""
-    return load_scenario("llama2-13b-a100").model_copy(update={"sizes": (1,), "admission": "projected"})
+    """One GPU: about 10,000 KV tokens, so that admission matters; its iteration times are known exactly."""
+    update = {"sizes": (1,), "admission": "projected", "ips_model": "physics"}
+    return load_scenario("llama2-13b-a100").model_copy(update=update)
 
 
 def run(trace: Trace, slo_s: float, *, projected: bool = True) -> tuple[ReferenceBackend, list[Telemetry]]:
@@ -64,7 +65,7 @@ def test_requests_whose_own_deadline_cannot_be_met_are_lost_and_still_served(bur
     late = {int(i) for i in np.flatnonzero(records.finish_s - records.arrival_s > 15.0)}
     assert lost
     assert not np.isnan(records.finish_s).any()
-    # With true lengths, admission at the top clock only lets those be late that it gave up on.
+    # With true lengths and times, admission at the top clock only lets those be late that it gave up on.
     assert late <= lost
 
 
