@@ -3,13 +3,13 @@
 import numpy as np
 
 from throttllem_env.serving.backend import EnergyParts, RequestRecords, RunRecords
+from throttllem_env.serving.compiled.finished import FinishedRequests
 from throttllem_env.serving.gaps import distribution
 from throttllem_env.serving.kernels import power, report
 from throttllem_env.serving.kernels.layout import ABSENT, COMPLETED, Node
 from throttllem_env.types import (
     EMPTY_TABLE,
     ArrivalWindow,
-    FinishedRequest,
     InstanceState,
     InstanceTelemetry,
     RequestTable,
@@ -40,7 +40,7 @@ def telemetry(node: Node, clocks_mhz: tuple[int, ...]) -> Telemetry:
         recent=_recent(node, now_s),
         energy_j=energy_j,
         power_w=(energy_j - float(state["reported_j"])) / elapsed_s if elapsed_s > 0 else 0.0,
-        finished=_finished(node),
+        finished=FinishedRequests(node, int(state["reported_finished"]), int(state["finished"])),
         arrived=int(state["arrived"]),
         rejected=int(state["rejected"]),
         tokens_generated=int(state["tokens"]),
@@ -108,14 +108,6 @@ def _waiting(node: Node, place: int, first: int, end: int) -> RequestTable:
 def _recent(node: Node, now_s: float) -> ArrivalWindow:
     requests = report.forget_arrivals(node, now_s - ARRIVAL_WINDOW_S)
     return ArrivalWindow(min(ARRIVAL_WINDOW_S, now_s), requests, int(node.state["recent_prompt_tokens"]))
-
-
-def _finished(node: Node) -> tuple[FinishedRequest, ...]:
-    ids = node.finished[int(node.state["reported_finished"]) : int(node.state["finished"])]
-    rows = node.requests[ids]
-    columns = ("arrival_s", "first_token_s", "last_token_s", "prompt", "generated", "preemptions")
-    values = (rows[name].tolist() for name in columns)
-    return tuple(FinishedRequest(*row) for row in zip(ids.tolist(), *values, strict=True))
 
 
 def records(node: Node, released_w: float) -> RunRecords:

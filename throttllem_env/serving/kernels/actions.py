@@ -2,12 +2,12 @@
 
 import math
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.layout import ABSENT, ACTIVE, NEVER, WARMING, Node
 from throttllem_env.serving.kernels.power import idle_until, release, set_clock, take_stock_of_clocks
 
 
-@compiled
+@inlined
 def apply(node: Node, clock: int, size_index: int) -> None:
     """Ask for a clock and a size, as indices; see `Backend.apply`."""
     state = node.state
@@ -18,7 +18,7 @@ def apply(node: Node, clock: int, size_index: int) -> None:
     resize(node, size_index)
 
 
-@compiled
+@inlined
 def resize(node: Node, size_index: int) -> None:
     """Start a shadow instance, unless a change is under way or the node has too few GPUs.
 
@@ -43,7 +43,7 @@ def resize(node: Node, size_index: int) -> None:
         state.ignored_actions += 1
 
 
-@compiled
+@inlined
 def start_warming(node: Node, size_index: int) -> None:
     """Start an instance in the shadow of the active one."""
     state = node.state
@@ -54,13 +54,13 @@ def start_warming(node: Node, size_index: int) -> None:
     state.size_changes += 1
 
 
-@compiled
+@inlined
 def start_node(node: Node, size_index: int) -> None:
     """Let the first instance serve."""
     start_instance(node, 0, size_index, ACTIVE)
 
 
-@compiled
+@inlined
 def start_instance(node: Node, place: int, size_index: int, instance_state: int) -> None:
     """Allocate GPUs at their top clock; nothing is left of who was in this place before."""
     instance, now_s = node.instances[place], node.state.now_s

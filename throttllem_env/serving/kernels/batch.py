@@ -1,6 +1,6 @@
 """The requests of an instance: who joins its batch, who is thrown out, who is done."""
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.layout import (
     ACTIVE,
     COMPLETED,
@@ -12,13 +12,13 @@ from throttllem_env.serving.kernels.layout import (
 )
 
 
-@compiled
+@inlined
 def blocks_for(node: Node, tokens: int) -> int:
     """KV blocks of so many tokens."""
     return (tokens + node.state.block_size - 1) // node.state.block_size
 
 
-@compiled
+@inlined
 def queue_head(node: Node, place: int) -> int:
     """The request that the engine would admit next, or -1: preempted ones come before new ones."""
     instance, state = node.instances[place], node.state
@@ -29,7 +29,7 @@ def queue_head(node: Node, place: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def pop_queue(node: Node, place: int) -> None:
     """Take the head out of the queue."""
     instance = node.instances[place]
@@ -40,7 +40,7 @@ def pop_queue(node: Node, place: int) -> None:
         skip_refused(node)
 
 
-@compiled
+@inlined
 def skip_refused(node: Node) -> None:
     """Let the head of the engine's queue be a request that was not refused."""
     state = node.state
@@ -48,13 +48,13 @@ def skip_refused(node: Node) -> None:
         state.queue_head += 1
 
 
-@compiled
+@inlined
 def is_empty(node: Node, place: int) -> bool:
     """Whether an instance holds no request."""
     return node.instances[place].running == 0 and queue_head(node, place) < 0
 
 
-@compiled
+@inlined
 def start_decoding(node: Node, place: int, slot: int, generated: int) -> None:
     """From the next iteration on, a request decodes; it has so many tokens."""
     instance = node.instances[place]
@@ -67,7 +67,7 @@ def start_decoding(node: Node, place: int, slot: int, generated: int) -> None:
     instance.first_last_tick = min(instance.first_last_tick, last_tick)
 
 
-@compiled
+@inlined
 def stop_decoding(node: Node, place: int, slot: int) -> int:
     """Take a request that decodes out of the account, its blocks too; returns how many tokens it has."""
     instance = node.instances[place]
@@ -81,7 +81,7 @@ def stop_decoding(node: Node, place: int, slot: int) -> int:
     return generated
 
 
-@compiled
+@inlined
 def preempt_last(node: Node, place: int) -> None:
     """Take all blocks from the request admitted last and put it at the head of the queue."""
     instance = node.instances[place]
@@ -102,7 +102,7 @@ def preempt_last(node: Node, place: int) -> None:
     instance.preempted += 1
 
 
-@compiled
+@inlined
 def find_first_last_tick(node: Node, place: int) -> None:
     """Note when the next one of the batch gets its last token."""
     instance = node.instances[place]
@@ -112,7 +112,7 @@ def find_first_last_tick(node: Node, place: int) -> None:
     instance.first_last_tick = first
 
 
-@compiled
+@inlined
 def remove_finished(node: Node, place: int, now_s: float) -> None:
     """Let those leave who have just got their last token, and close the ranks."""
     instance, slots = node.instances[place], node.slots
@@ -134,7 +134,7 @@ def remove_finished(node: Node, place: int, now_s: float) -> None:
     instance.first_last_tick = first
 
 
-@compiled
+@inlined
 def finish(node: Node, request_id: int, now_s: float) -> None:
     """Book a request that has all its tokens."""
     request, state = node.requests[request_id], node.state

@@ -1,6 +1,6 @@
 """Many iterations at a stretch: as long as a batch only decodes and nothing else happens on the node."""
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.batch import queue_head
 from throttllem_env.serving.kernels.gaps import gap_bin
 from throttllem_env.serving.kernels.iteration import fits
@@ -8,7 +8,7 @@ from throttllem_env.serving.kernels.layout import DECODE, HOST, Node
 from throttllem_env.serving.kernels.power import decode_watts
 
 
-@compiled
+@inlined
 def may_coast(node: Node, place: int) -> bool:
     """Whether an instance that is at a boundary only decodes for now.
 
@@ -23,7 +23,7 @@ def may_coast(node: Node, place: int) -> bool:
     return head < 0 or full or not fits(node, place, head)
 
 
-@compiled
+@inlined
 def coast(node: Node, place: int, until_s: float, limit_s: float) -> int:
     """Decode until something else is due; the instance ends at a boundary, as it began.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.layout import Node
 
 # Kept here as well as in serving/gaps.py, since the hash of kernels does not cover other files; a test
@@ -13,14 +13,14 @@ BINS = OCTAVES << BITS_PER_OCTAVE
 FIRST_BIN = (EXPONENT_BIAS + LOWEST_EXPONENT) << BITS_PER_OCTAVE
 
 
-@compiled
+@inlined
 def gap_bin(gap_s: float) -> int:
     """The bin of a time: the leading bits of a float are its octave and its place in it."""
     bits = np.float64(gap_s).view(np.int64) >> (MANTISSA_BITS - BITS_PER_OCTAVE)
     return min(max(bits - FIRST_BIN, 0), BINS - 1)
 
 
-@compiled
+@inlined
 def book_gap(node: Node, gap_s: float, tokens: int) -> None:
     """Book the time since the token before, for so many tokens."""
     state = node.state

@@ -6,7 +6,7 @@ vLLM's rules, as the plain scheduler states them (throttllem_env.serving.referen
 import math
 from typing import NamedTuple
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.batch import (
     blocks_for,
     is_empty,
@@ -30,7 +30,7 @@ class Work(NamedTuple):
     prefill_attention: int
 
 
-@compiled
+@inlined
 def start_iteration(node: Node, place: int) -> None:
     """Begin the next iteration if there is work; clocks that are due change first."""
     instance, now_s = node.instances[place], node.state.now_s
@@ -41,7 +41,7 @@ def start_iteration(node: Node, place: int) -> None:
     start_clockwork(node, place, plan(node, place))
 
 
-@compiled
+@inlined
 def start_clockwork(node: Node, place: int, work: Work) -> None:
     """Work out when the iteration ends and what it will have used by then.
 
@@ -66,7 +66,7 @@ def start_clockwork(node: Node, place: int, work: Work) -> None:
     instance.decode_j = decode_watts(node, place, work.decode_batch) * decode_s
 
 
-@compiled
+@inlined
 def plan(node: Node, place: int) -> Work:
     """Choose what the iteration computes, and allocate its blocks.
 
@@ -86,7 +86,7 @@ def plan(node: Node, place: int) -> Work:
     return work
 
 
-@compiled
+@inlined
 def feed_decoding(node: Node, place: int) -> None:
     """Give everybody who decodes room for a token, in admission order, preempting from the tail."""
     instance, state = node.instances[place], node.state
@@ -106,7 +106,7 @@ def feed_decoding(node: Node, place: int) -> None:
     instance.used_blocks += allocated
 
 
-@compiled
+@inlined
 def needs_block(node: Node, place: int, slot: int) -> bool:
     """Whether the next token of a request that decodes needs a block of its own."""
     request = node.requests[node.slots[place, RUNNING, slot]]
@@ -114,7 +114,7 @@ def needs_block(node: Node, place: int, slot: int) -> bool:
     return (request.prompt + request.stop - left - 1) % node.state.block_size == 0
 
 
-@compiled
+@inlined
 def feed_partial(node: Node, place: int, budget: int, work: Work) -> tuple[int, Work]:
     """Give the request in prefill its next chunk, or preempt it; returns the budget left and the work."""
     instance = node.instances[place]
@@ -131,7 +131,7 @@ def feed_partial(node: Node, place: int, budget: int, work: Work) -> tuple[int, 
     return budget - tokens, with_chunk(work, request.prompt, computed, tokens)
 
 
-@compiled
+@inlined
 def with_chunk(work: Work, prompt: int, computed: int, tokens: int) -> Work:
     """Add a request's tokens: one beyond the prompt is decode, everything else is prefill."""
     decode_batch, kv_tokens, prefill_tokens, attention = work
@@ -141,7 +141,7 @@ def with_chunk(work: Work, prompt: int, computed: int, tokens: int) -> Work:
     return Work(decode_batch, kv_tokens, prefill_tokens + tokens, attention)
 
 
-@compiled
+@inlined
 def admit(node: Node, place: int, budget: int, work: Work) -> Work:
     """Admit from the queue, first come first served; a head that does not fit blocks the rest.
 
@@ -167,7 +167,7 @@ def admit(node: Node, place: int, budget: int, work: Work) -> Work:
     return work
 
 
-@compiled
+@inlined
 def fits(node: Node, place: int, request_id: int) -> bool:
     """Whether all that is known of a request fits in the free blocks."""
     instance, request = node.instances[place], node.requests[request_id]
@@ -175,7 +175,7 @@ def fits(node: Node, place: int, request_id: int) -> bool:
     return instance.used_blocks + needed <= instance.total_blocks
 
 
-@compiled
+@inlined
 def finish_iteration(node: Node, place: int) -> bool:
     """End the iteration under way and book its tokens; returns whether a request finished."""
     instance = node.instances[place]
@@ -194,7 +194,7 @@ def finish_iteration(node: Node, place: int) -> bool:
     return True
 
 
-@compiled
+@inlined
 def book_tokens(node: Node, place: int, now_s: float) -> None:
     """Everybody whose known tokens are computed gets one: all but a prompt that needs more chunks.
 
@@ -212,7 +212,7 @@ def book_tokens(node: Node, place: int, now_s: float) -> None:
     instance.partial_tokens = instance.next_partial_tokens
 
 
-@compiled
+@inlined
 def book_prefilled(node: Node, place: int, slot: int, now_s: float) -> int:
     """Book the token that a prefill ends in; returns 1 where the previous one came with the last boundary."""
     request = node.requests[node.slots[place, RUNNING, slot]]

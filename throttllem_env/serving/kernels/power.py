@@ -2,12 +2,12 @@
 
 import math
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.layout import ABSENT, HOST, IDLE, PAST, PREFILL, WARM, WARMING, Node
 from throttllem_env.serving.kernels.layout import DECODE as DECODE_J
 
 
-@compiled
+@inlined
 def set_clock(node: Node, place: int, clock: int, now_s: float) -> None:
     """Ask for another clock; GPUs that still wait for an earlier change go straight to the new one."""
     instance, state = node.instances[place], node.state
@@ -23,7 +23,7 @@ def set_clock(node: Node, place: int, clock: int, now_s: float) -> None:
     instance.next_change_s = node.gpus[place, 0].change_s
 
 
-@compiled
+@inlined
 def settle_clocks(node: Node, place: int, now_s: float) -> None:
     """Carry out every change that is due."""
     instance = node.instances[place]
@@ -37,7 +37,7 @@ def settle_clocks(node: Node, place: int, now_s: float) -> None:
     take_stock_of_clocks(node, place)
 
 
-@compiled
+@inlined
 def take_stock_of_clocks(node: Node, place: int) -> None:
     """Note which clock rules (the slowest), whether GPUs differ, and what they draw while they wait."""
     instance, gpus = node.instances[place], node.gpus
@@ -52,7 +52,7 @@ def take_stock_of_clocks(node: Node, place: int) -> None:
         instance.ruling = min(instance.ruling, clock)
 
 
-@compiled
+@inlined
 def decode_watts(node: Node, place: int, batch: int) -> float:
     """Power of all GPUs while decode kernels run, each at its own clock."""
     instance = node.instances[place]
@@ -64,7 +64,7 @@ def decode_watts(node: Node, place: int, batch: int) -> float:
     return watts
 
 
-@compiled
+@inlined
 def prefill_watts(node: Node, place: int, tokens: int) -> float:
     """Power of all GPUs while a chunk of so many prompt tokens runs, each at its own clock."""
     instance = node.instances[place]
@@ -74,7 +74,7 @@ def prefill_watts(node: Node, place: int, tokens: int) -> float:
     return watts
 
 
-@compiled
+@inlined
 def idle_until(node: Node, place: int, now_s: float) -> None:
     """Account for the time since the last boundary, in pieces where clocks change on the way."""
     instance = node.instances[place]
@@ -88,7 +88,7 @@ def idle_until(node: Node, place: int, now_s: float) -> None:
         settle_clocks(node, place, piece_end_s)
 
 
-@compiled
+@inlined
 def bring_up_to_now(node: Node) -> None:
     """Account for all waiting up to now."""
     for place in range(2):
@@ -96,7 +96,7 @@ def bring_up_to_now(node: Node) -> None:
             idle_until(node, place, node.state.now_s)
 
 
-@compiled
+@inlined
 def under_way_j(node: Node, place: int, part: int) -> float:
     """Energy of the share that has passed of an iteration under way."""
     instance = node.instances[place]
@@ -110,7 +110,7 @@ def under_way_j(node: Node, place: int, part: int) -> float:
     return share * instance.host_j if part == HOST else 0.0
 
 
-@compiled
+@inlined
 def energy_of(node: Node, part: int) -> float:
     """One part of the energy of all instances so far, past ones included, joules."""
     joules = node.energy_j[PAST, part]
@@ -120,7 +120,7 @@ def energy_of(node: Node, part: int) -> float:
     return joules
 
 
-@compiled
+@inlined
 def total_energy(node: Node) -> float:
     """Energy of all allocated GPUs so far, joules; waiting is accounted for up to now."""
     bring_up_to_now(node)
@@ -130,7 +130,7 @@ def total_energy(node: Node) -> float:
     return joules
 
 
-@compiled
+@inlined
 def release(node: Node, place: int) -> None:
     """Free an instance's GPUs and keep its account."""
     instance, state = node.instances[place], node.state

@@ -1,11 +1,11 @@
 """What a live server can know of a node, gathered into columns."""
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.layout import LAST_TICK, PREEMPTED, RUNNING, Node
 from throttllem_env.types import BoolArray, FloatArray, IntArray
 
 
-@compiled
+@inlined
 def gather_running(
     node: Node, place: int, counts: IntArray, arrival_s: FloatArray, lost: BoolArray
 ) -> None:
@@ -33,7 +33,7 @@ def gather_running(
         arrival_s[slot], lost[slot] = request.arrival_s, request.lost != 0
 
 
-@compiled
+@inlined
 def gather_waiting(
     node: Node, place: int, first: int, end: int, counts: IntArray, arrival_s: FloatArray, lost: BoolArray
 ) -> int:
@@ -66,7 +66,7 @@ def gather_waiting(
     return n
 
 
-@compiled
+@inlined
 def forget_arrivals(node: Node, before_s: float) -> int:
     """Drop arrivals up to a time from the recent ones; returns how many are left."""
     state, requests = node.state, node.requests
@@ -76,7 +76,7 @@ def forget_arrivals(node: Node, before_s: float) -> int:
     return state.next_arrival - state.recent_first
 
 
-@compiled
+@inlined
 def generated_so_far(node: Node, generated: IntArray) -> None:
     """Put the tokens of requests that decode now into int64[n], by request id."""
     for place in range(2):

@@ -7,7 +7,7 @@ same functions under the same names.
 
 import math
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.serving.kernels.batch import is_empty, skip_refused
 from throttllem_env.serving.kernels.coast import coast, may_coast
 from throttllem_env.serving.kernels.iteration import finish_iteration, start_iteration
@@ -23,7 +23,7 @@ from throttllem_env.serving.kernels.layout import (
 from throttllem_env.serving.kernels.power import idle_until, release, set_clock
 
 
-@compiled
+@inlined
 def run(node: Node, until_s: float, stop_at_events: bool) -> bool:
     """Serve until a boundary at or after `until_s`; see `Backend.advance`.
 
@@ -51,7 +51,7 @@ def run(node: Node, until_s: float, stop_at_events: bool) -> bool:
         state.now_s = next_moment_s(node, until_s)
 
 
-@compiled
+@inlined
 def answer(node: Node, admitted: bool, lost: bool) -> None:
     """Take the gate's verdict on the first request before the engine."""
     state = node.state
@@ -63,7 +63,7 @@ def answer(node: Node, admitted: bool, lost: bool) -> None:
         skip_refused_before_engine(node)
 
 
-@compiled
+@inlined
 def skip_refused_before_engine(node: Node) -> None:
     """Let the first request before the engine be one that was not refused."""
     state = node.state
@@ -72,7 +72,7 @@ def skip_refused_before_engine(node: Node) -> None:
     skip_refused(node)
 
 
-@compiled
+@inlined
 def next_moment_s(node: Node, until_s: float) -> float:
     """When something happens next. A busy engine sees arrivals at its boundary, an idle one at once."""
     state = node.state
@@ -90,7 +90,7 @@ def next_moment_s(node: Node, until_s: float) -> float:
     return moment_s
 
 
-@compiled
+@inlined
 def settle(node: Node) -> None:
     """Carry out everything that is due now, in the order of the module's docstring."""
     state, news = node.state, False
@@ -110,7 +110,7 @@ def settle(node: Node) -> None:
         state.asking = state.gated
 
 
-@compiled
+@inlined
 def take_over(node: Node) -> None:
     """The warm instance takes new and waiting requests; the old one drains at the top clock."""
     state = node.state
@@ -124,7 +124,7 @@ def take_over(node: Node) -> None:
         release(node, old)
 
 
-@compiled
+@inlined
 def enter(node: Node, place: int, instance_state: int) -> None:
     """Change an instance's state."""
     idle_until(node, place, node.state.now_s)
@@ -132,7 +132,7 @@ def enter(node: Node, place: int, instance_state: int) -> None:
     node.instances[place].since_s = node.state.now_s
 
 
-@compiled
+@inlined
 def hand_over(node: Node, old: int, new: int) -> None:
     """Preempted requests that have streamed tokens to their clients stay, the others move, in order."""
     slots = node.slots
@@ -148,7 +148,7 @@ def hand_over(node: Node, old: int, new: int) -> None:
     node.instances[old].preempted, node.instances[new].preempted = kept, moved
 
 
-@compiled
+@inlined
 def receive(node: Node) -> bool:
     """Let arrivals in that are due; returns whether there were any.
 
