@@ -5,7 +5,7 @@ from throttllem_env.serving.kernels.batch import queue_head
 from throttllem_env.serving.kernels.gaps import gap_bin
 from throttllem_env.serving.kernels.iteration import fits
 from throttllem_env.serving.kernels.layout import DECODE, HOST, Node
-from throttllem_env.serving.kernels.power import decode_watts
+from throttllem_env.serving.kernels.power import decode_watts, settle_clocks
 
 
 @inlined
@@ -73,4 +73,5 @@ def coast(node: Node, place: int, until_s: float, limit_s: float) -> int:
         instance.accounted_s = now_s
         node.energy_j[place, HOST] += instance.idle_w * host_s * iterations
         node.energy_j[place, DECODE] += decode_watts(node, place, batch) * decoding_s
+        settle_clocks(node, place, now_s)
     return iterations
