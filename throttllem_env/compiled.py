@@ -66,7 +66,7 @@ def _jitted(function: Kernel, **options: bool) -> Kernel:
 
 @contextmanager
 def _own_cache(config: Any) -> Iterator[None]:
-    """numba reads its cache folder when it decorates; other users of numba shall find their own."""
+    """Numba reads its cache folder when it decorates; other users of numba shall find their own."""
     with _config_lock:
         before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder(config.CACHE_DIR))
         try:

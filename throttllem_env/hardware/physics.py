@@ -178,7 +178,9 @@ class ClockTable:
         decode_s = fixed_s + per_kv_token_s * work.kv_tokens
         if not work.prefill_tokens:
             return IterationTime(host_s, decode_s, 0.0)
-        prefill_s = self._chunk_row(work.prefill_tokens)[0] + self.prefill_per_token2_s * work.prefill_attention
+        prefill_s = (
+            self._chunk_row(work.prefill_tokens)[0] + self.prefill_per_token2_s * work.prefill_attention
+        )
         return IterationTime(
             host_s, decode_s, prefill_s - (self.prefill_floor_s if work.decode_batch else 0.0)
         )
@@ -252,7 +254,9 @@ class ClockTable:
             float64[n], seconds.
         """
         linear_s = self._chunk_linear_s(tokens)
-        return np.where(tokens > 0, linear_s + self.prefill_per_token2_s * attention - self.prefill_floor_s, 0.0)
+        return np.where(
+            tokens > 0, linear_s + self.prefill_per_token2_s * attention - self.prefill_floor_s, 0.0
+        )
 
 
 class Physics:

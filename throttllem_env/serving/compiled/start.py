@@ -1,6 +1,7 @@
 """A node's arrays at time 0."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from throttllem_env.gpu import sample_switch_s
 from throttllem_env.scenario import Scenario
@@ -51,8 +52,8 @@ def new_node(scenario: Scenario, tables: DenseTables, trace: Trace, *, gated: bo
     return node
 
 
-def new_requests(trace: Trace, max_model_len: int) -> np.ndarray:
-    """REQUEST[n]; an output that would exceed the context stops there, and a prompt that fills it is refused."""
+def new_requests(trace: Trace, max_model_len: int) -> NDArray[np.void]:
+    """REQUEST[n]; an output that would exceed the context stops there, a prompt that fills it is refused."""
     requests = np.zeros(len(trace), REQUEST)
     requests["arrival_s"] = trace.arrival_s
     requests["prompt"] = trace.prompt_tokens

@@ -6,9 +6,7 @@ from throttllem_env.types import BoolArray, FloatArray, IntArray
 
 
 @inlined
-def gather_running(
-    node: Node, place: int, counts: IntArray, arrival_s: FloatArray, lost: BoolArray
-) -> None:
+def gather_running(node: Node, place: int, counts: IntArray, arrival_s: FloatArray, lost: BoolArray) -> None:
     """The batch, in admission order.
 
     Args:
