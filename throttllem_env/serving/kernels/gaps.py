@@ -1,5 +1,7 @@
 """Times between tokens, as throttllem_env.serving.gaps counts them."""
 
+from typing import Any
+
 import numpy as np
 
 from throttllem_env.compiled import inlined
@@ -8,7 +10,7 @@ from throttllem_env.serving.kernels.layout import Node
 # Kept here as well as in serving/gaps.py, since the hash of kernels does not cover other files; a test
 # holds the two together.
 BITS_PER_OCTAVE, LOWEST_EXPONENT, OCTAVES = 10, -16, 28
-MANTISSA_BITS, EXPONENT_BIAS = 52, 1023
+DROPPED_BITS, EXPONENT_BIAS = 52 - BITS_PER_OCTAVE, 1023  # of a float64
 BINS = OCTAVES << BITS_PER_OCTAVE
 FIRST_BIN = (EXPONENT_BIAS + LOWEST_EXPONENT) << BITS_PER_OCTAVE
 
@@ -16,8 +18,8 @@ FIRST_BIN = (EXPONENT_BIAS + LOWEST_EXPONENT) << BITS_PER_OCTAVE
 @inlined
 def gap_bin(gap_s: float) -> int:
     """The bin of a time: the leading bits of a float are its octave and its place in it."""
-    bits = np.float64(gap_s).view(np.int64) >> (MANTISSA_BITS - BITS_PER_OCTAVE)
-    return min(max(bits - FIRST_BIN, 0), BINS - 1)
+    bits: Any = np.float64(gap_s).view(np.int64)
+    return min(max((bits >> DROPPED_BITS) - FIRST_BIN, 0), BINS - 1)
 
 
 @inlined
