@@ -263,7 +263,9 @@ class Scenario(_Section):
 
     def physics(self, size: int) -> Physics:
         """Time and energy of an instance's iterations."""
-        return _physics(self.model, self.gpu, size, self.engine.max_num_seqs, self.power_cap_w)
+        engine = self.engine
+        limits = (engine.max_num_seqs, self.power_cap_w, engine.max_num_batched_tokens)
+        return _physics(self.model, self.gpu, size, *limits)
 
     def snap_mhz(self, mhz: float) -> int:
         """The supported clock nearest to a value."""
@@ -271,9 +273,11 @@ class Scenario(_Section):
 
 
 @cache
-def _physics(model: str, gpu: str, size: int, max_batch: int, power_cap_w: float | None) -> Physics:
+def _physics(
+    model: str, gpu: str, size: int, max_batch: int, power_cap_w: float | None, max_chunk_tokens: int
+) -> Physics:
     """Shared by all who ask: its tables cost a millisecond per clock when a clock is first used."""
-    return Physics(load_profile(model, gpu), GPUS[gpu], size, max_batch, power_cap_w)
+    return Physics(load_profile(model, gpu), GPUS[gpu], size, max_batch, power_cap_w, max_chunk_tokens)
 
 
 def scenario_names() -> list[str]:

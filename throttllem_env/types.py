@@ -3,6 +3,7 @@
 Everything here is plain data. Arrays are read by several rooms, so they are never changed in place.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -204,7 +205,7 @@ class Telemetry:
     recent: ArrivalWindow
     energy_j: float
     power_w: float
-    finished: tuple[FinishedRequest, ...]
+    finished: Sequence[FinishedRequest]
     arrived: int
     rejected: int
     tokens_generated: int

@@ -102,7 +102,7 @@ def test_a_cell_covers_the_plane(small: tuple[Profile, Path]) -> None:
 
 def test_a_profile_says_where_it_comes_from(small: tuple[Profile, Path]) -> None:
     info = read_profile(small[1]).info
-    assert (info.scenario, info.backend, info.seed) == ("llama2-13b-a100", "reference", 0)
+    assert (info.scenario, info.backend, info.seed) == ("llama2-13b-a100", "simulator", 0)
     assert info.noise == Noise(iteration_sigma=0.03, counter_sigma=0.01)
     assert info.kv_blocks == {2: 3239, 4: 8466}
     assert not parts_folder(small[1]).exists()

@@ -1,7 +1,8 @@
-"""What must hold for the reference simulator at every control point, whatever the actions."""
+"""What must hold for every simulator at every control point, whatever the actions."""
 
 import hashlib
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from throttllem_env.prediction import Forecaster, ProjectedAdmission
 from throttllem_env.prediction.lengths import OracleLengths
 from throttllem_env.scenario import Scenario, Switching, WarmUp, load_scenario
-from throttllem_env.serving import Outcome
+from throttllem_env.serving import BACKENDS, AdmissionGate, Backend, Outcome, make_backend
 from throttllem_env.serving.reference import ReferenceBackend
 from throttllem_env.slo import Slo
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, InstanceState, Telemetry
+
+Build = Callable[..., Backend]
 
 CLOCKS = load_scenario("llama2-13b-a100").gpu_spec.clocks_mhz
 
@@ -28,13 +31,23 @@ actions = st.lists(
 )
 
 
+@pytest.fixture(scope="module", params=BACKENDS)
+def build(request: pytest.FixtureRequest) -> Build:
+    """Builds one of the simulators for a scenario, with a gate or without."""
+
+    def built(scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
+        return make_backend(request.param, scenario, gate)
+
+    return built
+
+
 def trace_of(rows: list[tuple[float, int, int]]) -> Trace:
     arrival, prompt, output = (np.array(c) for c in zip(*rows, strict=True))
     return Trace(arrival, np.minimum(prompt, 4096 - output), output)
 
 
 def play(
-    backend: ReferenceBackend,
+    backend: Backend,
     trace: Trace,
     steps: list[tuple[float, int, int, bool]],
     seed: int = 0,
@@ -44,7 +57,8 @@ def play(
     for seconds, mhz, size, events in steps:
         backend.apply(Action(mhz, size))
         seen.append(backend.advance(seen[-1].time_s + seconds, stop_at_events=events))
-        check_blocks(backend)
+        if isinstance(backend, ReferenceBackend):
+            check_blocks(backend)
     seen.append(backend.advance(seen[-1].time_s + 3000.0))
     return seen
 
@@ -68,10 +82,12 @@ def digest(telemetries: list[Telemetry]) -> str:
 
 @given(requests, actions)
 @settings(max_examples=60, deadline=None)
-def test_conservation(rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]) -> None:
+def test_conservation(
+    build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
+) -> None:
     """Requests, tokens, KV blocks and joules: nothing appears or vanishes; time never runs back."""
     scenario = load_scenario("llama2-13b-a100")
-    backend, trace = ReferenceBackend(scenario), trace_of(rows)
+    backend, trace = build(scenario), trace_of(rows)
     seen = play(backend, trace, steps)
     finished: list[int] = []
     for before, after in itertools.pairwise(seen):
@@ -89,7 +105,7 @@ def test_conservation(rows: list[tuple[float, int, int]], steps: list[tuple[floa
     assert records.requests.generated_tokens.tolist() == trace.output_tokens.tolist()
     assert sum(t.tokens_generated for t in seen) == trace.output_tokens.sum()
     assert records.tbt_tokens.sum() == (trace.output_tokens - 1).sum()
-    assert records.requests.outcome == [Outcome.COMPLETED] * len(trace)
+    assert records.requests.outcome.tolist() == [Outcome.COMPLETED] * len(trace)
     assert np.all(records.requests.scheduled_s >= trace.arrival_s)
     assert np.all(records.requests.first_token_s > records.requests.scheduled_s)
     assert np.all(records.requests.finish_s >= records.requests.first_token_s)
@@ -114,6 +130,7 @@ def tight_scenario(blocks: int) -> Scenario:
 )
 @settings(max_examples=60, deadline=None)
 def test_conservation_when_the_cache_is_short(
+    build: Build,
     rows: list[tuple[float, int, int]],
     steps: list[tuple[float, int, int, bool]],
     blocks: int,
@@ -125,7 +142,7 @@ def test_conservation_when_the_cache_is_short(
     scenario = tight_scenario(blocks)
     lengths = OracleLengths(trace, 300, 512)
     gate = ProjectedAdmission(Forecaster.of(scenario, Slo(30.0, 0.2, 0.99), lengths)) if projected else None
-    backend = ReferenceBackend(scenario, gate)
+    backend = build(scenario, gate)
     seen = play(backend, trace, steps)
     records = backend.records().requests
     finished = sorted(r.request_id for t in seen for r in t.finished)
@@ -133,17 +150,17 @@ def test_conservation_when_the_cache_is_short(
     assert sorted(finished + refused) == list(range(len(trace)))
     assert sum(t.rejected for t in seen) == len(refused)
     for i, outcome in enumerate(records.outcome):
-        assert outcome is (Outcome.REJECTED if i in refused else Outcome.COMPLETED)
+        assert outcome == (Outcome.REJECTED if i in refused else Outcome.COMPLETED)
     stops = np.where(prompt >= 512, 0, np.minimum(output, 512 - prompt))
     assert records.generated_tokens.tolist() == stops.tolist()
     assert sum(t.tokens_generated for t in seen) == stops.sum()
 
 
-def test_tokens_are_conserved_through_preemption() -> None:
+def test_tokens_are_conserved_through_preemption(build: Build) -> None:
     """One case that preempts for certain, through a change of size."""
     rng = np.random.default_rng(0)
     trace = Trace(np.sort(rng.uniform(0, 5, 40)), rng.integers(50, 200, 40), rng.integers(100, 300, 40))
-    backend = ReferenceBackend(tight_scenario(40))
+    backend = build(tight_scenario(40))
     seen = play(backend, trace, [(3.0, 990, 2, False), (40.0, 1410, 4, True)])
     records = backend.records()
     assert records.requests.preemptions.sum() > 5
@@ -155,11 +172,11 @@ def test_tokens_are_conserved_through_preemption() -> None:
 @given(requests, actions)
 @settings(max_examples=30, deadline=None)
 def test_energy_is_the_sum_of_its_parts(
-    rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
+    build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
 ) -> None:
     """Parts add up to what the meter shows, each lies between idle and limit, the node adds what is free."""
     scenario = load_scenario("llama2-13b-a100")
-    backend = ReferenceBackend(scenario)
+    backend = build(scenario)
     seen = play(backend, trace_of(rows), steps)
     records = backend.records()
     parts = [getattr(records.energy, n) for n in ("decode_j", "prefill_j", "host_j", "idle_j", "warming_j")]
@@ -176,31 +193,31 @@ def test_energy_is_the_sum_of_its_parts(
 @given(requests, actions, st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
 def test_same_seed_same_trajectory(
-    rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]], seed: int
+    build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]], seed: int
 ) -> None:
     scenario = load_scenario("llama2-13b-a100")
-    first, again = (digest(play(ReferenceBackend(scenario), trace_of(rows), steps, seed)) for _ in range(2))
+    first, again = (digest(play(build(scenario), trace_of(rows), steps, seed)) for _ in range(2))
     assert first == again
-    reused = ReferenceBackend(scenario)
+    reused = build(scenario)
     play(reused, trace_of(rows[:1]), steps, seed + 1)
     assert digest(play(reused, trace_of(rows), steps, seed)) == first
 
 
-def test_another_seed_another_trajectory(scenario: Scenario, busy_trace: Trace) -> None:
+def test_another_seed_another_trajectory(build: Build, scenario: Scenario, busy_trace: Trace) -> None:
     """Switch and warm-up times are drawn."""
     steps = [(5.0, 990, 2, False), (60.0, 990, 2, False)]
-    digests = {digest(play(ReferenceBackend(scenario), busy_trace, steps, seed)) for seed in (0, 1)}
+    digests = {digest(play(build(scenario), busy_trace, steps, seed)) for seed in (0, 1)}
     assert len(digests) == 2
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1.0, 80.0))
 @settings(max_examples=20, deadline=None)
-def test_telemetry_does_not_know_unfinished_lengths(seed: int, until_s: float) -> None:
+def test_telemetry_does_not_know_unfinished_lengths(build: Build, seed: int, until_s: float) -> None:
     """Permuting the output lengths of unfinished requests changes nothing before they matter."""
     scenario = load_scenario("llama2-13b-a100")
     rng = np.random.default_rng(seed)
     trace = Trace(np.cumsum(rng.exponential(0.5, 120)), rng.integers(1, 2000, 120), rng.integers(1, 300, 120))
-    backend = ReferenceBackend(scenario)
+    backend = build(scenario)
     backend.reset(trace, seed=1)
     telemetry = backend.advance(until_s)
     generated = backend.records().requests.generated_tokens
@@ -209,25 +226,29 @@ def test_telemetry_does_not_know_unfinished_lengths(seed: int, until_s: float) -
     lengths = trace.output_tokens.copy()
     order = rng.permutation(unfinished)
     lengths[unfinished] = np.maximum(trace.output_tokens[order], generated[unfinished] + 1)
-    other = ReferenceBackend(scenario)
+    other = build(scenario)
     other.reset(Trace(trace.arrival_s, trace.prompt_tokens, lengths), seed=1)
     assert digest([other.advance(until_s)]) == digest([telemetry])
 
 
-def test_an_action_takes_effect_at_the_first_boundary_after_its_delay(busy_trace: Trace) -> None:
+def test_an_action_takes_effect_at_the_first_boundary_after_its_delay(
+    build: Build, busy_trace: Trace
+) -> None:
     """Until then the old clock rules; while GPUs change in turn the slowest rules."""
     base = load_scenario("llama2-13b-a100")
     scenario = base.model_copy(update={"switching": Switching(median_s=0.05, p99_s=0.05)})
-    backend = ReferenceBackend(scenario)
+    backend = build(scenario)
     backend.reset(busy_trace, 0)
-    start_s = backend.advance(20.0).time_s
+    telemetry = backend.advance(20.0)
+    start_s = telemetry.time_s
     backend.apply(Action(705, 4))
-    while (telemetry := backend.advance(backend._now_s + 1e-6)).active.frequency_mhz == 1410:
+    while (telemetry := backend.advance(telemetry.time_s + 1e-6)).active.frequency_mhz == 1410:
         assert telemetry.time_s < start_s + 0.05
     assert telemetry.active.frequency_mhz == 705  # one of four GPUs has changed: the slowest rules
-    up_s = backend.advance(21.0).time_s
+    telemetry = backend.advance(21.0)
+    up_s = telemetry.time_s
     backend.apply(Action(1410, 4))
-    while (telemetry := backend.advance(backend._now_s + 1e-6)).active.frequency_mhz == 705:
+    while (telemetry := backend.advance(telemetry.time_s + 1e-6)).active.frequency_mhz == 705:
         assert telemetry.time_s < up_s + 4 * 0.05
     assert telemetry.time_s >= up_s + 4 * 0.05  # upwards, all four must have changed
 
@@ -236,8 +257,8 @@ def fixed_warm_up() -> Scenario:
     return load_scenario("llama2-13b-a100").model_copy(update={"warm_up": WarmUp(min_s=20.0, max_s=20.0)})
 
 
-def test_a_shadow_instance_warms_takes_over_and_the_old_one_drains(busy_trace: Trace) -> None:
-    backend = ReferenceBackend(fixed_warm_up())
+def test_a_shadow_instance_warms_takes_over_and_the_old_one_drains(build: Build, busy_trace: Trace) -> None:
+    backend = build(fixed_warm_up())
     backend.reset(busy_trace, 0)
     backend.advance(10.0)
     backend.apply(Action(1005, 2))
@@ -260,9 +281,9 @@ def test_a_shadow_instance_warms_takes_over_and_the_old_one_drains(busy_trace: T
     assert backend.records().gpu_seconds == pytest.approx(expected, abs=4 * 1.5)
 
 
-def test_size_requests_during_a_change(busy_trace: Trace) -> None:
+def test_size_requests_during_a_change(build: Build, busy_trace: Trace) -> None:
     """A still larger size restarts the warm-up; anything else is ignored and counted."""
-    backend = ReferenceBackend(fixed_warm_up())
+    backend = build(fixed_warm_up())
     backend.reset(busy_trace, 0)
     backend.advance(5.0)
     backend.apply(Action(1410, 1))
@@ -283,8 +304,8 @@ def test_size_requests_during_a_change(busy_trace: Trace) -> None:
     assert backend.advance(33.0).active.size == 2
 
 
-def test_asking_for_the_active_size_calls_a_warm_up_off(busy_trace: Trace) -> None:
-    backend = ReferenceBackend(fixed_warm_up())
+def test_asking_for_the_active_size_calls_a_warm_up_off(build: Build, busy_trace: Trace) -> None:
+    backend = build(fixed_warm_up())
     backend.reset(busy_trace, 0)
     backend.advance(5.0)
     backend.apply(Action(1410, 2))
@@ -296,9 +317,9 @@ def test_asking_for_the_active_size_calls_a_warm_up_off(busy_trace: Trace) -> No
     assert backend.records().energy.warming_j == pytest.approx(warming_j, rel=0.02)
 
 
-def test_a_node_that_is_too_small_refuses_a_second_instance(busy_trace: Trace) -> None:
+def test_a_node_that_is_too_small_refuses_a_second_instance(build: Build, busy_trace: Trace) -> None:
     scenario = load_scenario("llama2-13b-a100").model_copy(update={"gpus_per_node": 5})
-    backend = ReferenceBackend(scenario)
+    backend = build(scenario)
     backend.reset(busy_trace, 0)
     backend.apply(Action(1410, 2))
     telemetry = backend.advance(50.0)
@@ -307,14 +328,14 @@ def test_a_node_that_is_too_small_refuses_a_second_instance(busy_trace: Trace) -
     assert backend.advance(90.0).active.size == 1
 
 
-def test_a_prompt_that_fills_the_context_is_rejected_and_a_long_output_stopped() -> None:
+def test_a_prompt_that_fills_the_context_is_rejected_and_a_long_output_stopped(build: Build) -> None:
     trace = Trace([0.0, 0.5, 1.0], [4096, 100, 4000], [200, 10, 200])
-    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend = build(load_scenario("llama2-13b-a100"))
     first = backend.reset(trace, 0)
     rejected = first.rejected + backend.advance(30.0).rejected
     assert rejected == 1
     records = backend.records().requests
-    assert records.outcome == [Outcome.REJECTED, Outcome.COMPLETED, Outcome.COMPLETED]
+    assert records.outcome.tolist() == [Outcome.REJECTED, Outcome.COMPLETED, Outcome.COMPLETED]
     assert records.generated_tokens.tolist() == [0, 10, 96]
 
 
@@ -326,17 +347,17 @@ def test_a_prompt_that_fills_the_context_is_rejected_and_a_long_output_stopped()
     ],
 )
 def test_unsupported_actions_name_the_nearest_valid_one(
-    action: Action, message: str, busy_trace: Trace
+    build: Build, action: Action, message: str, busy_trace: Trace
 ) -> None:
-    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend = build(load_scenario("llama2-13b-a100"))
     backend.reset(busy_trace, 0)
     with pytest.raises(ValueError, match=message):
         backend.apply(action)
 
 
-def test_events_stop_at_arrivals_and_completions() -> None:
+def test_events_stop_at_arrivals_and_completions(build: Build) -> None:
     trace = Trace([1.0, 5.0], [10, 10], [20, 20])
-    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+    backend = build(load_scenario("llama2-13b-a100"))
     backend.reset(trace, 0)
     arrivals, completions = [], []
     while (telemetry := backend.advance(10.0, stop_at_events=True)).time_s < 10.0:
@@ -347,8 +368,15 @@ def test_events_stop_at_arrivals_and_completions() -> None:
     assert completions == list(backend.records().requests.finish_s)
 
 
-def test_idle_advance_returns_exactly_when_asked() -> None:
-    backend = ReferenceBackend(load_scenario("llama2-13b-a100"))
+def test_idle_advance_returns_exactly_when_asked(build: Build) -> None:
+    backend = build(load_scenario("llama2-13b-a100"))
     backend.reset(Trace([100.0], [10], [10]), 0)
     assert backend.advance(33.25).time_s == 33.25
     assert backend.advance(101.5).time_s == pytest.approx(101.5, abs=0.2)
+
+
+def test_a_gate_is_asked_about_a_request_that_is_there_at_the_start(build: Build) -> None:
+    backend = build(load_scenario("llama2-13b-a100"), lambda telemetry: (True, False))
+    first = backend.reset(Trace([0.0], [10], [10]), 0)
+    assert (first.arrived, len(first.active.waiting), len(first.queue)) == (1, 1, 0)
+    assert len(backend.advance(5.0).finished) == 1

@@ -59,8 +59,8 @@ def compare(
         str, typer.Option(help="Control points: own (each agent's), or events or period for all.")
     ] = "own",
     backend: Annotated[
-        str, typer.Option(help="What is controlled: reference, the built-in simulator.")
-    ] = "reference",
+        str, typer.Option(help="What is controlled: simulator, or reference, the plain one.")
+    ] = "simulator",
     split: Annotated[
         str, typer.Option(help="Which 5-minute blocks of the trace: all, train, validation or test.")
     ] = "all",

@@ -31,8 +31,8 @@ def profile(
         typer.Option(help="What is served: a name from [cyan]throttllem scenarios[/cyan], or a YAML file."),
     ] = "llama2-13b-a100",
     backend: Annotated[
-        str, typer.Option(help="What is measured: reference, the built-in simulator.")
-    ] = "reference",
+        str, typer.Option(help="What is measured: simulator, or reference, the plain one.")
+    ] = "simulator",
     out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("out/profile.parquet"),
     sizes: Annotated[
         str | None,

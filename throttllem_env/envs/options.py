@@ -65,7 +65,7 @@ class EnvOptions:
     gamma: float = 0.99
     energy_weight: float = 1.0
     violation_weight: float = 10.0
-    backend: str = "reference"
+    backend: str = "simulator"
 
     def __post_init__(self) -> None:
         for name in ("load", "slo_scale", "control_period_s", "episode_s"):

@@ -1,6 +1,6 @@
 """How long one decision of a controller takes, by how many requests run.
 
-The states are real ones: the reference simulator serves a steady stream of requests until so many run,
+The states are real ones: the simulator serves a steady stream of requests until so many run,
 and every telemetry from then on is put before the controller, which is timed alone.
 """
 
@@ -100,7 +100,7 @@ def states_with(scenario: Scenario, trace: Trace, running: int, seed: int) -> It
     alone = scenario.model_copy(
         update={"engine": engine, "sizes": (scenario.largest_size,), "admission": "vllm"}
     )
-    backend = make_backend("reference", alone)
+    backend = make_backend("simulator", alone)
     telemetry = backend.reset(trace, seed)
     while not telemetry.idle or telemetry.time_s < trace.duration_s:
         telemetry = backend.advance(telemetry.time_s + 1.0, stop_at_events=True)

@@ -80,7 +80,7 @@ def run_trial(scenario: Scenario, size: int, trace: Trace, seed: int) -> Trial:
         seed: Seeds the backend.
     """
     alone = scenario.model_copy(update={"sizes": (size,), "admission": "vllm"})
-    backend = make_backend("reference", alone)
+    backend = make_backend("simulator", alone)
     backend.reset(trace, seed)
     backend.apply(Action(scenario.top_mhz, size))
     telemetry = backend.advance(trace.duration_s)

@@ -1,7 +1,5 @@
 """The figures by which runs are compared (docs/design.md, Contracts)."""
 
-from collections import Counter
-
 import numpy as np
 
 from throttllem_env.serving import Outcome, RunRecords
@@ -51,8 +49,7 @@ def compute_metrics(records: RunRecords, slo: Slo, duration_s: float) -> Metrics
         duration_s: The horizon.
     """
     requests, energy = records.requests, records.energy
-    outcomes = Counter(requests.outcome)
-    completed = outcomes[Outcome.COMPLETED]
+    completed = requests.count(Outcome.COMPLETED)
     n = len(requests.arrival_s)
     attained = int(attained_requests(records, slo).sum())
     attainment = attained / n if n else 1.0
@@ -66,7 +63,7 @@ def compute_metrics(records: RunRecords, slo: Slo, duration_s: float) -> Metrics
         "energy_per_request_j": energy.total_j / completed if completed else float("nan"),
         "requests": n,
         "completed": completed,
-        "rejected": outcomes[Outcome.REJECTED],
+        "rejected": requests.count(Outcome.REJECTED),
         "preemptions": int(requests.preemptions.sum()),
         "e2e_p50_s": percentile(e2e_s, 50),
         "e2e_p99_s": percentile(e2e_s, 99),

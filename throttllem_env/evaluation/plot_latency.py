@@ -94,7 +94,7 @@ def _thinned(x: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _mean_tbt_s(runs: list[Run]) -> float:
     """Mean over all tokens of all runs."""
     records = [run.result.records for run in runs]
-    total = sum(float(r.tbt_gap_s @ r.tbt_tokens) for r in records)
+    total = sum(r.tbt_total_s for r in records)
     return total / max(sum(int(r.tbt_tokens.sum()) for r in records), 1)
 
 

@@ -63,7 +63,7 @@ def profile_backend(
     scenario: Scenario,
     out: Path,
     *,
-    backend: str = "reference",
+    backend: str = "simulator",
     sizes: tuple[int, ...] | None = None,
     clocks: int | None = None,
     seed: int = 0,

@@ -99,7 +99,7 @@ def _watch(
     every: int,
 ) -> tuple[History, list[tuple[int, Outlook]]]:
     """Serve the trace one iteration at a time; the outlooks come with the number of their first iteration."""
-    backend = make_backend("reference", scenario)
+    backend = make_backend("simulator", scenario)
     rows: list[tuple[float, float, int, int, int, bool]] = []
     outlooks: list[tuple[int, Outlook]] = []
     points = 0

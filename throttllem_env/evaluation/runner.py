@@ -47,7 +47,7 @@ def run_controller(
     slo: Slo,
     length_predictor: str = "learned",
     control: str = "own",
-    backend: str = "reference",
+    backend: str = "simulator",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RunResult:

@@ -40,7 +40,7 @@ class Settings:
     slo_scale: float = 1.0
     length_predictor: str = "learned"
     control: str = "own"
-    backend: str = "reference"
+    backend: str = "simulator"
     split: str = "all"
     duration_s: float | None = None
     jobs: int = 1

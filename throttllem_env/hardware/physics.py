@@ -86,13 +86,22 @@ class ClockTable:
         decode_per_kv_token_s: float64[max_batch + 1].
         decode_w: float64[max_batch + 1], power of one GPU while decode kernels run.
         prefill_w: Power of one GPU while a long prefill runs.
+        prefill_floor_s: Reading the weights, which is part of the time of a chunk.
+        prefill_per_token2_s: Time per unit of `IterationWork.prefill_attention`.
         idle_w: Power of one GPU while it waits.
         decode_mhz: float64[max_batch + 1], the clock at which decode really runs.
         prefill_mhz: The clock at which a long prefill really runs.
     """
 
     def __init__(
-        self, profile: HardwareProfile, gpu: GpuSpec, size: int, mhz: int, max_batch: int, limit_w: float
+        self,
+        profile: HardwareProfile,
+        gpu: GpuSpec,
+        size: int,
+        mhz: int,
+        max_batch: int,
+        limit_w: float,
+        max_chunk_tokens: int,
     ) -> None:
         """Tabulate.
 
@@ -103,8 +112,10 @@ class ClockTable:
             mhz: The clock.
             max_batch: Largest batch that occurs.
             limit_w: Power limit that is set.
+            max_chunk_tokens: Largest chunk that is tabulated.
         """
         self.mhz = mhz
+        self._max_chunk_tokens = max_chunk_tokens
         batch = np.arange(max_batch + 1, dtype=np.float64)
         self._decode(profile, gpu, size, batch, limit_w)
         self._prefill(profile, gpu, size, limit_w)
@@ -132,7 +143,7 @@ class ClockTable:
         self.decode_per_kv_token_s = factor * c.per_kv_token_s
         self.decode_w = busy_w(power, dynamic_w, ratio)
         self.decode_mhz = gpu.top_mhz * ratio
-        self._prefill_floor_s = float(factor[0] * c.prefill_floor_s)
+        self.prefill_floor_s = float(factor[0] * c.prefill_floor_s)
 
     def _prefill(self, profile: HardwareProfile, gpu: GpuSpec, size: int, limit_w: float) -> None:
         c, power = profile.latency[size], profile.power
@@ -142,7 +153,7 @@ class ClockTable:
         self._prefill_fixed_s = c.prefill_fixed_s / ratio
         self._prefill_per_token_s = c.prefill_per_token_s / ratio
         self._prefill_bend_s = c.prefill_bend_s / ratio
-        self._prefill_per_token2_s = c.prefill_per_token2_s / ratio
+        self.prefill_per_token2_s = c.prefill_per_token2_s / ratio
         self.prefill_mhz = float(gpu.top_mhz * here[0])
         self.prefill_w = float(busy_w(power, dynamic_w, here)[0])
         self._power, self._size = power, size
@@ -167,21 +178,47 @@ class ClockTable:
         decode_s = fixed_s + per_kv_token_s * work.kv_tokens
         if not work.prefill_tokens:
             return IterationTime(host_s, decode_s, 0.0)
-        prefill_s = self._chunk_s(work.prefill_tokens, work.prefill_attention)
+        prefill_s = (
+            self._chunk_row(work.prefill_tokens)[0] + self.prefill_per_token2_s * work.prefill_attention
+        )
         return IterationTime(
-            host_s, decode_s, prefill_s - (self._prefill_floor_s if work.decode_batch else 0.0)
+            host_s, decode_s, prefill_s - (self.prefill_floor_s if work.decode_batch else 0.0)
         )
 
-    def _chunk_s(self, tokens: Values, attention: Values) -> Values:
-        """Kernel time of a prefill, the reading of the weights included."""
+    @cached_property
+    def chunk_linear_s(self) -> FloatArray:
+        """float64[max_chunk_tokens + 1], time of a chunk without attention, the weights' reading included."""
+        return self._chunk_linear_s(np.arange(self._max_chunk_tokens + 1, dtype=np.float64))
+
+    @cached_property
+    def chunk_w(self) -> FloatArray:
+        """float64[max_chunk_tokens + 1], power of one GPU while a chunk of so many prompt tokens runs."""
+        return self._chunk_w(np.arange(self._max_chunk_tokens + 1, dtype=np.float64))
+
+    @cached_property
+    def _chunk_rows(self) -> list[tuple[float, float]]:
+        return list(zip(self.chunk_linear_s.tolist(), self.chunk_w.tolist(), strict=True))
+
+    def _chunk_row(self, tokens: int) -> tuple[float, float]:
+        """Time without attention, and power; chunks beyond the table are worked out."""
+        if tokens <= self._max_chunk_tokens:
+            return self._chunk_rows[tokens]
+        return self._chunk_linear_s(float(tokens)), float(self._chunk_w(float(tokens)))
+
+    def _chunk_linear_s(self, tokens: Values) -> Values:
         thousands = tokens / 1000
         compute_s = (
             self._prefill_fixed_s
             + self._prefill_per_token_s * tokens
             + self._prefill_bend_s * thousands / (1 + thousands)
         )
-        linear_s: Values = (self._prefill_floor_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
-        return linear_s + self._prefill_per_token2_s * attention
+        linear_s: Values = (self.prefill_floor_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
+        return linear_s
+
+    def _chunk_w(self, tokens: Values) -> Values:
+        base_w = self._power.base_w
+        watts: Values = base_w + prefill_load(self._power, self._size, tokens) * (self.prefill_w - base_w)
+        return watts
 
     def decode_power_w(self, decode_batch: int) -> float:
         """Power of one GPU at this clock while decode kernels run."""
@@ -189,9 +226,7 @@ class ClockTable:
 
     def prefill_power_w(self, tokens: int) -> float:
         """Power of one GPU while a chunk of so many prompt tokens runs."""
-        load = prefill_load(self._power, self._size, float(tokens))
-        base_w = self._power.base_w
-        return float(base_w + load * (self.prefill_w - base_w))
+        return self._chunk_row(tokens)[1]
 
     def decode_iterations_s(self, batch: IntArray, kv_tokens: FloatArray) -> FloatArray:
         """Decode iterations, many at once.
@@ -218,7 +253,10 @@ class ClockTable:
         Returns:
             float64[n], seconds.
         """
-        return np.where(tokens > 0, self._chunk_s(tokens, attention) - self._prefill_floor_s, 0.0)
+        linear_s = self._chunk_linear_s(tokens)
+        return np.where(
+            tokens > 0, linear_s + self.prefill_per_token2_s * attention - self.prefill_floor_s, 0.0
+        )
 
 
 class Physics:
@@ -240,6 +278,7 @@ class Physics:
         size: int,
         max_batch: int,
         power_cap_w: float | None = None,
+        max_chunk_tokens: int = 2048,
     ) -> None:
         """Prepare the tables; they are filled when a clock is first used.
 
@@ -249,6 +288,7 @@ class Physics:
             size: Tensor-parallel degree.
             max_batch: Largest batch that occurs.
             power_cap_w: Power limit set on every GPU; None for the board's own.
+            max_chunk_tokens: Token budget of an iteration: chunks up to it are tabulated.
 
         Raises:
             ValueError: The profile has no such size.
@@ -259,6 +299,7 @@ class Physics:
         self.size = size
         self._profile = profile
         self._max_batch = max_batch
+        self._max_chunk_tokens = max_chunk_tokens
         self._limit_w = min(power_cap_w or gpu.power_limit_w, gpu.power_limit_w)
         self._tables: dict[int, ClockTable] = {}
 
@@ -266,6 +307,7 @@ class Physics:
         """The coefficients at a clock."""
         table = self._tables.get(mhz)
         if table is None:
-            table = ClockTable(self._profile, self.gpu, self.size, mhz, self._max_batch, self._limit_w)
+            limits = (self._max_batch, self._limit_w, self._max_chunk_tokens)
+            table = ClockTable(self._profile, self.gpu, self.size, mhz, *limits)
             self._tables[mhz] = table
         return table

@@ -12,7 +12,7 @@ from throttllem_env.serving.backend import (
 )
 from throttllem_env.suggest import nearest
 
-BACKENDS = ("reference",)
+BACKENDS = ("simulator", "reference")
 
 
 def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
@@ -28,9 +28,13 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
     """
     if name not in BACKENDS:
         raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
-    from throttllem_env.serving.reference import ReferenceBackend
+    if name == "reference":
+        from throttllem_env.serving.reference import ReferenceBackend
 
-    return ReferenceBackend(scenario, gate)
+        return ReferenceBackend(scenario, gate)
+    from throttllem_env.serving.compiled import CompiledBackend
+
+    return CompiledBackend(scenario, gate)
 
 
 __all__ = [

@@ -9,8 +9,6 @@ import math
 from collections import deque
 from dataclasses import replace
 
-import numpy as np
-
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import (
     AdmissionGate,
@@ -19,6 +17,8 @@ from throttllem_env.serving.backend import (
     RunRecords,
     require_supported,
 )
+from throttllem_env.serving.draws import sample_warm_up_s, streams
+from throttllem_env.serving.gaps import distribution
 from throttllem_env.serving.reference.instance import Instance, request_table
 from throttllem_env.serving.reference.ledger import Ledger
 from throttllem_env.serving.reference.scheduler import EngineRequest
@@ -58,7 +58,7 @@ class ReferenceBackend:
 
     def reset(self, trace: Trace, seed: int) -> Telemetry:
         """Start over at time 0; see `Backend.reset`."""
-        self._rng = np.random.default_rng(seed)
+        self._switch_rng, self._warm_up_rng = streams(seed)
         self._now_s = 0.0
         self._trace = trace
         self._arrivals = list(
@@ -73,7 +73,7 @@ class ReferenceBackend:
         self._queue: deque[EngineRequest] = deque()
         self._recent: deque[tuple[float, int]] = deque()
         self._ledger = Ledger(trace)
-        self._active = Instance(self._scenario, self._scenario.largest_size, 0.0, self._rng)
+        self._active = Instance(self._scenario, self._scenario.largest_size, 0.0, self._switch_rng)
         self._warming: Instance | None = None
         self._draining: Instance | None = None
         self._past_energy = EnergyParts()
@@ -81,7 +81,7 @@ class ReferenceBackend:
         self._switches = self._size_changes = self._ignored = 0
         self._eventful = False
         self._last_s, self._last_energy_j = 0.0, 0.0
-        self._receive()
+        self._settle()
         return self._report()
 
     def apply(self, action: Action) -> None:
@@ -119,10 +119,9 @@ class ReferenceBackend:
         return allocated + size <= self._scenario.gpus_per_node
 
     def _start_warming(self, size: int) -> None:
-        instance = Instance(self._scenario, size, self._now_s, self._rng)
+        instance = Instance(self._scenario, size, self._now_s, self._switch_rng)
         instance.state = InstanceState.WARMING
-        warm_up = self._scenario.warm_up
-        instance.ready_s = self._now_s + self._rng.uniform(warm_up.min_s, warm_up.max_s)
+        instance.ready_s = self._now_s + sample_warm_up_s(self._scenario.warm_up, self._warm_up_rng)
         self._warming = instance
         self._size_changes += 1
 
@@ -281,8 +280,9 @@ class ReferenceBackend:
         gpu_seconds += sum(i.size * (self._now_s - i.started_s) for i in self._instances())
         released_gpu_s = self._scenario.gpus_per_node * self._now_s - gpu_seconds
         energy.released_j = released_gpu_s * self._scenario.gpu_spec.released_w
-        gaps_s, tokens = self._ledger.tbt()
-        return RunRecords(self._ledger.request_records(), gaps_s, tokens, energy, gpu_seconds)
+        ledger = self._ledger
+        gaps_s, tokens = distribution(ledger.gap_tokens)
+        return RunRecords(ledger.request_records(), gaps_s, tokens, ledger.gap_total_s, energy, gpu_seconds)
 
     def close(self) -> None:
         """Nothing to give back: the node is simulated."""

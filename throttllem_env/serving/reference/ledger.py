@@ -1,11 +1,11 @@
 """What became of every request, and the times between tokens."""
 
 import math
-from collections import defaultdict
 
 import numpy as np
 
 from throttllem_env.serving.backend import Outcome, RequestRecords
+from throttllem_env.serving.gaps import BINS, gap_bin
 from throttllem_env.serving.reference.scheduler import EngineRequest
 from throttllem_env.traces import Trace
 from throttllem_env.types import FinishedRequest, FloatArray, IntArray
@@ -20,6 +20,8 @@ class Ledger:
         arrived: Arrivals since then.
         rejected: Rejections since then.
         tokens: Output tokens since then.
+        gap_tokens: int64[BINS], all tokens by the time since the one before.
+        gap_total_s: Sum of those times.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -29,7 +31,8 @@ class Ledger:
         self.arrived = self.rejected = self.tokens = 0
         self._trace = trace
         self._rejected_ids: set[int] = set()
-        self._gap_tokens: defaultdict[float, int] = defaultdict(int)
+        self.gap_tokens = np.zeros(BINS, np.int64)
+        self.gap_total_s = 0.0
         self._gap_sum_s = 0.0
         self._gap_count = 0
 
@@ -67,7 +70,8 @@ class Ledger:
         return finished
 
     def _book_gap(self, gap_s: float, tokens: int) -> None:
-        self._gap_tokens[gap_s] += tokens
+        self.gap_tokens[gap_bin(gap_s)] += tokens
+        self.gap_total_s += gap_s * tokens
         self._gap_sum_s += gap_s * tokens
         self._gap_count += tokens
 
@@ -118,7 +122,7 @@ class Ledger:
             self._trace.prompt_tokens,
             counts("generated"),
             counts("preemptions"),
-            [self._outcome(i) for i in range(n)],
+            np.array([self._outcome(i) for i in range(n)], np.int8),
         )
 
     def _outcome(self, request_id: int) -> Outcome:
@@ -126,8 +130,3 @@ class Ledger:
             return Outcome.REJECTED
         done = request_id < len(self.requests) and self.requests[request_id].finished
         return Outcome.COMPLETED if done else Outcome.UNFINISHED
-
-    def tbt(self) -> tuple[FloatArray, IntArray]:
-        """Distinct times between tokens, ascending, and how many tokens had each."""
-        gaps = sorted(self._gap_tokens)
-        return np.array(gaps, np.float64), np.array([self._gap_tokens[g] for g in gaps], np.int64)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from throttllem_env.hardware import IterationWork
 from throttllem_env.scenario import EngineConfig
+from throttllem_env.serving.backend import require_room
 
 
 @dataclass(slots=True, eq=False)
@@ -90,11 +91,7 @@ class Scheduler:
         self._token_budget = engine.max_num_batched_tokens
         self._max_num_seqs = engine.max_num_seqs
         self._max_model_len = engine.max_model_len
-        if self._blocks_for(engine.max_model_len) > self.total_blocks:
-            raise ValueError(
-                f"engine.max_model_len = {engine.max_model_len}: "
-                f"the KV cache holds only {self.total_blocks * self._block_size} tokens"
-            )
+        require_room(engine, num_gpu_blocks)
 
     def add(self, request: EngineRequest) -> None:
         """Queue a request; it is seen by the next plan."""

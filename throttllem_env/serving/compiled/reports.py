@@ -1,0 +1,146 @@
+"""Telemetry and records of a node that is plain arrays."""
+
+import numpy as np
+
+from throttllem_env.serving.backend import EnergyParts, RequestRecords, RunRecords
+from throttllem_env.serving.compiled.finished import FinishedRequests
+from throttllem_env.serving.gaps import distribution
+from throttllem_env.serving.kernels import power, report
+from throttllem_env.serving.kernels.layout import ABSENT, COMPLETED, Node
+from throttllem_env.types import (
+    EMPTY_TABLE,
+    ArrivalWindow,
+    InstanceState,
+    InstanceTelemetry,
+    RequestTable,
+    Telemetry,
+)
+
+ARRIVAL_WINDOW_S = 30.0
+
+_STATES = (None, InstanceState.WARMING, InstanceState.ACTIVE, InstanceState.DRAINING)
+
+
+def telemetry(node: Node, clocks_mhz: tuple[int, ...]) -> Telemetry:
+    """What a live server knows now; see `Telemetry`."""
+    state = node.state
+    energy_j = power.total_energy(node)
+    now_s, reported_s, active = float(state["now_s"]), float(state["reported_s"]), int(state["active"])
+    elapsed_s = now_s - reported_s
+    gaps = int(state["gap_count"])
+    return Telemetry(
+        time_s=now_s,
+        active=_instance(node, active, clocks_mhz),
+        others=tuple(
+            _instance(node, place, clocks_mhz)
+            for place in (1 - active,)
+            if node.instances["state"][place] != ABSENT
+        ),
+        queue=_waiting(node, -1, int(state["admitted"]), int(state["next_arrival"])),
+        recent=_recent(node, now_s),
+        energy_j=energy_j,
+        power_w=(energy_j - float(state["reported_j"])) / elapsed_s if elapsed_s > 0 else 0.0,
+        finished=FinishedRequests(node, int(state["reported_finished"]), int(state["finished"])),
+        arrived=int(state["arrived"]),
+        rejected=int(state["rejected"]),
+        tokens_generated=int(state["tokens"]),
+        tbt_mean_s=float(state["gap_sum_s"]) / gaps if gaps else 0.0,
+        ignored_actions=int(state["ignored_actions"]),
+        frequency_switches=int(state["frequency_switches"]),
+        size_changes=int(state["size_changes"]),
+        previous_s=reported_s,
+    )
+
+
+def begin_interval(node: Node, energy_j: float) -> None:
+    """Let "since last" begin now.
+
+    Args:
+        node: The node.
+        energy_j: What it has used so far.
+    """
+    state = node.state
+    state["reported_s"], state["reported_j"] = state["now_s"], energy_j
+    state["reported_finished"] = state["finished"]
+    for name in ("arrived", "rejected", "tokens", "gap_sum_s", "gap_count", "eventful"):
+        state[name] = 0
+
+
+def _instance(node: Node, place: int, clocks_mhz: tuple[int, ...]) -> InstanceTelemetry:
+    instance, state = node.instances[place], node.state
+    instance_state = _STATES[instance["state"]]
+    if instance_state is None:
+        raise RuntimeError(f"place {place}: no instance")
+    head = int(state["queue_head"]) if instance_state is InstanceState.ACTIVE else 0
+    end = int(state["admitted"]) if instance_state is InstanceState.ACTIVE else 0
+    return InstanceTelemetry(
+        instance_state,
+        int(instance["size"]),
+        float(instance["since_s"]),
+        clocks_mhz[instance["ruling"]],
+        clocks_mhz[instance["target"]],
+        int(instance["used_blocks"]),
+        int(instance["total_blocks"]),
+        _running(node, place),
+        _waiting(node, place, head, end),
+    )
+
+
+def _running(node: Node, place: int) -> RequestTable:
+    n = int(node.instances["running"][place])
+    if not n:
+        return EMPTY_TABLE
+    counts, arrival_s, lost = np.empty((4, n), np.int64), np.empty(n), np.empty(n, np.bool_)
+    report.gather_running(node, place, counts, arrival_s, lost)
+    return RequestTable(counts[0], arrival_s, counts[1], counts[2], counts[3], lost)
+
+
+def _waiting(node: Node, place: int, first: int, end: int) -> RequestTable:
+    room = end - first + (int(node.instances["preempted"][place]) if place >= 0 else 0)
+    if room <= 0:
+        return EMPTY_TABLE
+    counts, arrival_s, lost = np.empty((4, room), np.int64), np.empty(room), np.empty(room, np.bool_)
+    n = report.gather_waiting(node, place, first, end, counts, arrival_s, lost)
+    counts = counts[:, :n]
+    return RequestTable(counts[0], arrival_s[:n], counts[1], counts[2], counts[3], lost[:n])
+
+
+def _recent(node: Node, now_s: float) -> ArrivalWindow:
+    requests = report.forget_arrivals(node, now_s - ARRIVAL_WINDOW_S)
+    return ArrivalWindow(min(ARRIVAL_WINDOW_S, now_s), requests, int(node.state["recent_prompt_tokens"]))
+
+
+def records(node: Node, released_w: float) -> RunRecords:
+    """What happened so far.
+
+    Args:
+        node: The node.
+        released_w: Power of a GPU that holds no model.
+    """
+    power.bring_up_to_now(node)
+    energy = EnergyParts(*(power.energy_of(node, part) for part in range(5)))
+    now_s, gpu_seconds = float(node.state["now_s"]), float(node.state["past_gpu_seconds"])
+    for instance in node.instances:
+        if instance["state"] != ABSENT:
+            gpu_seconds += int(instance["size"]) * (now_s - float(instance["started_s"]))
+    energy.released_j = (int(node.state["gpus_per_node"]) * now_s - gpu_seconds) * released_w
+    gaps_s, tokens = distribution(node.gaps)
+    total_s = float(node.state["gap_total_s"])
+    return RunRecords(_request_records(node), gaps_s, tokens, total_s, energy, gpu_seconds)
+
+
+def _request_records(node: Node) -> RequestRecords:
+    requests = node.requests
+    generated = requests["generated"].astype(np.int64)
+    report.generated_so_far(node, generated)
+    outcome = requests["outcome"].copy()
+    return RequestRecords(
+        requests["arrival_s"].copy(),
+        requests["scheduled_s"].copy(),
+        requests["first_token_s"].copy(),
+        np.where(outcome == COMPLETED, requests["last_token_s"], np.nan),
+        requests["prompt"].astype(np.int64),
+        generated,
+        requests["preemptions"].astype(np.int64),
+        outcome,
+    )

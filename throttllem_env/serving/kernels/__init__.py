@@ -1,0 +1,1 @@
+"""The compiled simulator's inner workings: functions on plain arrays, no Python objects."""
