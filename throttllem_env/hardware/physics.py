@@ -183,6 +183,17 @@ class ClockTable:
         linear_s: Values = (self._prefill_floor_s**ROOFLINE + compute_s**ROOFLINE) ** (1 / ROOFLINE)
         return linear_s + self._prefill_per_token2_s * attention
 
+    @property
+    def prefill_coefficients(self) -> tuple[float, float, float, float, float]:
+        """Of the time of a chunk: floor, fixed, per token, bend (all in s) and per token of attention."""
+        return (
+            self._prefill_floor_s,
+            self._prefill_fixed_s,
+            self._prefill_per_token_s,
+            self._prefill_bend_s,
+            self._prefill_per_token2_s,
+        )
+
     def decode_power_w(self, decode_batch: int) -> float:
         """Power of one GPU at this clock while decode kernels run."""
         return self._decode_w[decode_batch]

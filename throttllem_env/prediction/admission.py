@@ -30,7 +30,7 @@ class ProjectedAdmission:
         if not (len(telemetry.active.running) or len(telemetry.active.waiting)):
             return True, not self._own_deadline_met(self._with_head(telemetry))
         outlook = self._with_head(telemetry)
-        if not outlook.projection.fits or not self._others_safe(telemetry, outlook):
+        if not outlook.fits or not self._others_safe(telemetry, outlook):
             return False, False
         return True, not self._own_deadline_met(outlook)
 
@@ -60,4 +60,4 @@ class ProjectedAdmission:
         return bool(self._at_top(outlook).finish_s[-1] <= outlook.deadline_s[-1])
 
     def _at_top(self, outlook: Outlook) -> Verdict:
-        return judge(outlook, self._forecaster.predictor, self._forecaster.scenario.top_mhz)
+        return judge(outlook, self._forecaster.scenario.top_mhz)

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from throttllem_env.prediction.kernels.columns import Lengths, Requests
+from throttllem_env.prediction.kernels.lengths import predict
 from throttllem_env.suggest import nearest
 from throttllem_env.traces import Trace
 from throttllem_env.types import IntArray, RequestTable
@@ -59,7 +61,27 @@ def outlive(predicted: IntArray, requests: RequestTable, cap_tokens: int, max_mo
     return np.maximum(alive, generated + 1)
 
 
-class OracleLengths:
+NOTHING_KNOWN = np.empty(0, np.int64)
+
+
+class TabulatedLengths:
+    """A predictor that kernels can read.
+
+    Attributes:
+        lengths: What they read.
+    """
+
+    lengths: Lengths
+
+    def predict(self, requests: RequestTable) -> IntArray:
+        """See `LengthPredictor`."""
+        predicted = np.empty(len(requests), np.int64)
+        columns = Requests(*(getattr(requests, name) for name in Requests._fields))
+        predict(self.lengths, columns, len(requests), predicted)
+        return predicted
+
+
+class OracleLengths(TabulatedLengths):
     """Knows the true lengths."""
 
     name = "oracle"
@@ -72,13 +94,12 @@ class OracleLengths:
             cap_tokens: See `outlive`.
             max_model_len: See `outlive`.
         """
-        self._predicted = np.asarray(trace.output_tokens)
-        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
+        self.lengths = self._known(trace.output_tokens, cap_tokens, max_model_len)
 
-    def predict(self, requests: RequestTable) -> IntArray:
-        """The true lengths."""
-        predicted = self._predicted[requests.request_id]
-        return outlive(predicted, requests, self._cap_tokens, self._max_model_len)
+    @staticmethod
+    def _known(by_request: IntArray, cap_tokens: int, max_model_len: int) -> Lengths:
+        nobody = np.zeros((1, 1), np.int64)
+        return Lengths(np.array(by_request, np.int64), NOTHING_KNOWN, nobody, cap_tokens, max_model_len)
 
 
 class NoisyLengths(OracleLengths):
@@ -100,11 +121,12 @@ class NoisyLengths(OracleLengths):
         super().__init__(trace, cap_tokens, max_model_len)
         self.name = f"noisy-{percent:g}"
         error = np.random.default_rng([seed, 0x1E46]).normal(0.0, percent / 100 / Z95, len(trace))
-        enlarged = self._predicted * np.maximum(1 + error, 0.0) * (1 + percent / 100)
-        self._predicted = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
+        enlarged = trace.output_tokens * np.maximum(1 + error, 0.0) * (1 + percent / 100)
+        by_request = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
+        self.lengths = self._known(by_request, cap_tokens, max_model_len)
 
 
-class LearnedLengths:
+class LearnedLengths(TabulatedLengths):
     """A quantile of the output length given the prompt and the tokens generated so far.
 
     Lengths of past requests are binned by prompt length. For a request that has generated g tokens the
@@ -139,25 +161,16 @@ class LearnedLengths:
             raise ValueError("length predictor 'learned': no past requests to learn from")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile = {quantile}: must lie between 0 and 1")
-        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
         shares = np.linspace(0, 1, PROMPT_BINS + 1)[1:-1]
         edges = np.quantile(prompt_tokens, shares, method="inverted_cdf")
         # Edges are prompts that occurred, and none is the shortest: so no bin is empty.
-        self._edges = np.unique(edges[edges > prompt_tokens.min()])
-        bins = np.searchsorted(self._edges, prompt_tokens, side="right")
+        edges = np.unique(edges[edges > prompt_tokens.min()])
+        bins = np.searchsorted(edges, prompt_tokens, side="right")
         longest = int(output_tokens.max())
-        self._table = np.stack(
-            [
-                conditional_quantile(output_tokens[bins == b], quantile, longest)
-                for b in range(len(self._edges) + 1)
-            ]
+        by_progress = np.stack(
+            [conditional_quantile(output_tokens[bins == b], quantile, longest) for b in range(len(edges) + 1)]
         )
-
-    def predict(self, requests: RequestTable) -> IntArray:
-        """Look the quantiles up."""
-        bins = np.searchsorted(self._edges, requests.prompt_tokens, side="right")
-        generated = np.minimum(requests.generated_tokens, self._table.shape[1] - 1)
-        return outlive(self._table[bins, generated], requests, self._cap_tokens, self._max_model_len)
+        self.lengths = Lengths(NOTHING_KNOWN, edges, by_progress, cap_tokens, max_model_len)
 
 
 def conditional_quantile(lengths: IntArray, quantile: float, longest: int) -> IntArray:

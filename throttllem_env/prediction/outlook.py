@@ -1,21 +1,20 @@
-"""From telemetry to an outlook: lengths, scoreboard, projection and deadlines in one step."""
+"""From telemetry to an outlook: lengths, projection and deadlines in one step."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from throttllem_env.prediction.feasibility import (
-    Outlook,
-    PrefillModel,
-    deadlines_s,
-)
+from throttllem_env.prediction.feasibility import Outlook, PrefillModel
 from throttllem_env.prediction.ips.control import iteration_time
 from throttllem_env.prediction.iteration_time import IterationTimePredictor
+from throttllem_env.prediction.kernels.columns import EngineLimits, Requests, TimeTables
+from throttllem_env.prediction.kernels.future import Future, build, new_future
+from throttllem_env.prediction.kernels.lengths import remaining_deadlines
 from throttllem_env.prediction.lengths import LengthPredictor
-from throttllem_env.prediction.scoreboard import build_scoreboard, project
-from throttllem_env.scenario import Scenario
+from throttllem_env.scenario import EngineConfig, Scenario
 from throttllem_env.slo import Slo
-from throttllem_env.types import RequestTable, Telemetry
+from throttllem_env.types import FloatArray, IntArray, RequestTable, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +59,75 @@ class Forecaster:
         Returns:
             The projection and what to hold it against.
         """
-        instance = telemetry.active
+        instance, recent = telemetry.active, telemetry.recent
         waiting = telemetry.waiting if waiting is None else waiting
-        requests = RequestTable.concatenate([instance.running, waiting])
-        board = build_scoreboard(instance, waiting, self.lengths.predict(requests))
-        deadline_s = deadlines_s(requests.arrival_s, self.slo, telemetry.time_s, self.margin)
-        recent = telemetry.recent
+        table = RequestTable.concatenate([instance.running, waiting])
+        columns, tables = columns_of(table), self.tables(instance.size)
+        limits = engine_limits(self.scenario.engine, instance.kv_blocks_total)
+        predicted = self.lengths.predict(table)
+        future = projected(columns, len(instance.running), predicted, limits, tables)
         return Outlook(
-            projection=project(board, self.scenario.engine),
+            future=future,
+            tables=tables,
+            clocks=clock_indices(self.scenario.gpu_spec.clocks_mhz),
             size=instance.size,
+            fits=bool(future.sweep[0]["highest_kv"] <= instance.kv_blocks_total),
             now_s=telemetry.time_s,
-            deadline_s=np.where(requests.lost, np.inf, deadline_s),
-            lost=bool(requests.lost.any()),
+            deadline_s=self._deadlines_s(columns, telemetry.time_s),
+            lost=bool(table.lost.any()),
             tbt_slo_s=self.slo.tbt_s,
             prompt_token_rate=recent.prompt_token_rate,
             mean_prompt_tokens=recent.prompt_tokens / max(recent.requests, 1),
             prefill=self.prefill,
         )
+
+    def tables(self, size: int) -> TimeTables:
+        """Iteration times of a size, as kernels read them."""
+        return self.predictor.tables(size, self.scenario.gpu_spec.clocks_mhz)
+
+    def _deadlines_s(self, columns: Requests, now_s: float) -> FloatArray:
+        n = len(columns.arrival_s)
+        deadline_s = np.empty(n)
+        remaining_deadlines(columns, n, self.slo.e2e_s, now_s, self.margin, deadline_s)
+        return deadline_s
+
+
+def columns_of(table: RequestTable) -> Requests:
+    """The columns of a table, as kernels read them."""
+    return Requests(*(getattr(table, name) for name in Requests._fields))
+
+
+def engine_limits(engine: EngineConfig, kv_blocks: int) -> EngineLimits:
+    """Limits of an instance with so many KV blocks."""
+    return EngineLimits(engine.block_size, engine.max_num_batched_tokens, engine.max_num_seqs, kv_blocks)
+
+
+@cache
+def clock_indices(clocks_mhz: tuple[int, ...]) -> dict[int, int]:
+    """Index of each clock, by MHz."""
+    return {mhz: index for index, mhz in enumerate(clocks_mhz)}
+
+
+def projected(
+    columns: Requests,
+    running: int,
+    predicted: IntArray,
+    limits: EngineLimits,
+    tables: TimeTables,
+) -> Future:
+    """Build a future with as much memory as it takes.
+
+    Args:
+        columns: Those running, then those waiting.
+        running: How many run.
+        predicted: int64[n], predicted output lengths.
+        limits: Limits of the instance.
+        tables: Iteration times of its size.
+    """
+    n, longest_tokens = len(predicted), int(predicted.max(initial=1))
+    pieces = 64 + 4 * n
+    while True:
+        future = new_future(n, pieces, limits.block_size, longest_tokens)
+        if build(columns, running, n, predicted, limits, tables, future):
+            return future
+        pieces = int(future.sweep[0]["pieces"])
