@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from throttllem_env.prediction.kernels.columns import Lengths, Requests
+from throttllem_env.prediction.kernels.columns import LengthTable, Requests
 from throttllem_env.prediction.kernels.lengths import predict
 from throttllem_env.suggest import nearest
 from throttllem_env.traces import Trace
@@ -42,25 +42,6 @@ class LengthPredictor(Protocol):
         ...
 
 
-def outlive(predicted: IntArray, requests: RequestTable, cap_tokens: int, max_model_len: int) -> IntArray:
-    """Set requests that outlived their prediction to the cap, else to their remaining context.
-
-    Args:
-        predicted: int64[n].
-        requests: n requests.
-        cap_tokens: Longest output that clients ask for.
-        max_model_len: Longest prompt plus output.
-
-    Returns:
-        int64[n], within the context and larger than what has been generated.
-    """
-    generated = requests.generated_tokens
-    context = max_model_len - requests.prompt_tokens
-    cap = np.where(generated < cap_tokens, np.minimum(cap_tokens, context), context)
-    alive = np.where(predicted > generated, np.minimum(predicted, context), cap)
-    return np.maximum(alive, generated + 1)
-
-
 NOTHING_KNOWN = np.empty(0, np.int64)
 
 
@@ -68,16 +49,16 @@ class TabulatedLengths:
     """A predictor that kernels can read.
 
     Attributes:
-        lengths: What they read.
+        table: What they read.
     """
 
-    lengths: Lengths
+    table: LengthTable
 
     def predict(self, requests: RequestTable) -> IntArray:
         """See `LengthPredictor`."""
         predicted = np.empty(len(requests), np.int64)
         columns = Requests(*(getattr(requests, name) for name in Requests._fields))
-        predict(self.lengths, columns, len(requests), predicted)
+        predict(self.table, columns, len(requests), predicted)
         return predicted
 
 
@@ -91,15 +72,15 @@ class OracleLengths(TabulatedLengths):
 
         Args:
             trace: The trace that is served; `request_id` indexes it.
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
         """
-        self.lengths = self._known(trace.output_tokens, cap_tokens, max_model_len)
+        self.table = self._known(trace.output_tokens, cap_tokens, max_model_len)
 
     @staticmethod
-    def _known(by_request: IntArray, cap_tokens: int, max_model_len: int) -> Lengths:
+    def _known(by_request: IntArray, cap_tokens: int, max_model_len: int) -> LengthTable:
         nobody = np.zeros((1, 1), np.int64)
-        return Lengths(np.array(by_request, np.int64), NOTHING_KNOWN, nobody, cap_tokens, max_model_len)
+        return LengthTable(np.array(by_request, np.int64), NOTHING_KNOWN, nobody, cap_tokens, max_model_len)
 
 
 class NoisyLengths(OracleLengths):
@@ -115,15 +96,15 @@ class NoisyLengths(OracleLengths):
             trace: The trace that is served.
             percent: P, the error that 95 % of requests stay within.
             seed: Seeds the errors.
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
         """
         super().__init__(trace, cap_tokens, max_model_len)
         self.name = f"noisy-{percent:g}"
         error = np.random.default_rng([seed, 0x1E46]).normal(0.0, percent / 100 / Z95, len(trace))
         enlarged = trace.output_tokens * np.maximum(1 + error, 0.0) * (1 + percent / 100)
         by_request = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
-        self.lengths = self._known(by_request, cap_tokens, max_model_len)
+        self.table = self._known(by_request, cap_tokens, max_model_len)
 
 
 class LearnedLengths(TabulatedLengths):
@@ -131,8 +112,8 @@ class LearnedLengths(TabulatedLengths):
 
     Lengths of past requests are binned by prompt length. For a request that has generated g tokens the
     prediction is the q-quantile among the past requests of its bin that went beyond g: the quantile is
-    the error bound, and a request that lives on is predicted anew. Beyond every past request `outlive`
-    applies.
+    the error bound, and a request that lives on is predicted anew. Beyond every past request it is
+    the cap, then what is left of the context.
     """
 
     name = "learned"
@@ -150,8 +131,8 @@ class LearnedLengths(TabulatedLengths):
         Args:
             prompt_tokens: int64[m] of past requests.
             output_tokens: int64[m].
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
             quantile: Share of past requests that end by the predicted length.
 
         Raises:
@@ -170,7 +151,7 @@ class LearnedLengths(TabulatedLengths):
         by_progress = np.stack(
             [conditional_quantile(output_tokens[bins == b], quantile, longest) for b in range(len(edges) + 1)]
         )
-        self.lengths = Lengths(NOTHING_KNOWN, edges, by_progress, cap_tokens, max_model_len)
+        self.table = LengthTable(NOTHING_KNOWN, edges, by_progress, cap_tokens, max_model_len)
 
 
 def conditional_quantile(lengths: IntArray, quantile: float, longest: int) -> IntArray:

@@ -15,9 +15,10 @@ from throttllem_env.prediction.feasibility import (
     first_feasible,
 )
 from throttllem_env.prediction.iteration_time import IterationTimePredictor
+from throttllem_env.prediction.lengths import LengthPredictor, TabulatedLengths
 from throttllem_env.prediction.outlook import Forecaster
 from throttllem_env.prediction.scoreboard import Projection, build_scoreboard, project
-from throttllem_env.types import FloatArray, RequestTable, Telemetry
+from throttllem_env.types import FloatArray, IntArray, RequestTable, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def plain_outlook(
     instance = telemetry.active
     waiting = telemetry.waiting if waiting is None else waiting
     requests = RequestTable.concatenate([instance.running, waiting])
-    board = build_scoreboard(instance, waiting, forecaster.lengths.predict(requests))
+    board = build_scoreboard(instance, waiting, plain_lengths(forecaster.lengths, requests))
     deadline_s = deadlines_s(requests.arrival_s, forecaster.slo, telemetry.time_s, forecaster.margin)
     recent = telemetry.recent
     return PlainOutlook(
@@ -68,6 +69,39 @@ def plain_outlook(
         mean_prompt_tokens=recent.prompt_tokens / max(recent.requests, 1),
         prefill=forecaster.prefill,
     )
+
+
+def outlive(predicted: IntArray, requests: RequestTable, cap_tokens: int, max_model_len: int) -> IntArray:
+    """Set requests that outlived their prediction to the cap, else to their remaining context.
+
+    Args:
+        predicted: int64[n].
+        requests: n requests.
+        cap_tokens: Longest output that clients ask for.
+        max_model_len: Longest prompt plus output.
+
+    Returns:
+        int64[n], within the context and larger than what has been generated.
+    """
+    generated = requests.generated_tokens
+    context = max_model_len - requests.prompt_tokens
+    cap = np.where(generated < cap_tokens, np.minimum(cap_tokens, context), context)
+    alive = np.where(predicted > generated, np.minimum(predicted, context), cap)
+    return np.maximum(alive, generated + 1)
+
+
+def plain_lengths(predictor: LengthPredictor, requests: RequestTable) -> IntArray:
+    """Predicted output lengths; those of predictors that kernels cannot read are their own."""
+    if not isinstance(predictor, TabulatedLengths):
+        return predictor.predict(requests)
+    table = predictor.table
+    if len(table.by_request):
+        predicted = table.by_request[requests.request_id]
+    else:
+        bins = np.searchsorted(table.edges, requests.prompt_tokens, side="right")
+        generated = np.minimum(requests.generated_tokens, table.by_progress.shape[1] - 1)
+        predicted = table.by_progress[bins, generated]
+    return outlive(predicted, requests, table.cap_tokens, table.max_model_len)
 
 
 def prefill_share(outlook: PlainOutlook, predictor: IterationTimePredictor, mhz: int) -> float:

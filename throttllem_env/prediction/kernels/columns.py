@@ -79,7 +79,7 @@ class TimeTables(NamedTuple):
     per_block: FloatArray
 
 
-class Lengths(NamedTuple):
+class LengthTable(NamedTuple):
     """A length predictor: known by request, or by prompt and tokens generated where nothing is known.
 
     Attributes:

@@ -3,28 +3,28 @@
 import numpy as np
 
 from throttllem_env.compiled import compiled
-from throttllem_env.prediction.kernels.columns import IntArray, Lengths, Requests
+from throttllem_env.prediction.kernels.columns import FloatArray, IntArray, LengthTable, Requests
 
 
 @compiled
-def predict(lengths: Lengths, requests: Requests, n: int, predicted: IntArray) -> None:
+def predict(table: LengthTable, requests: Requests, n: int, predicted: IntArray) -> None:
     """Fill in predicted lengths, each within the context and larger than what has been generated.
 
     Args:
-        lengths: The predictor.
+        table: The predictor.
         requests: n of them.
         n: How many.
         predicted: int64[n], is filled in.
     """
     for row in range(n):
         generated = requests.generated_tokens[row]
-        if len(lengths.by_request):
-            found = lengths.by_request[requests.request_id[row]]
+        if len(table.by_request):
+            found = table.by_request[requests.request_id[row]]
         else:
-            bin_ = np.searchsorted(lengths.edges, requests.prompt_tokens[row], side="right")
-            found = lengths.by_progress[bin_, min(generated, lengths.by_progress.shape[1] - 1)]
-        context = lengths.max_model_len - requests.prompt_tokens[row]
-        predicted[row] = outlive(found, generated, context, lengths.cap_tokens)
+            bin_ = np.searchsorted(table.edges, requests.prompt_tokens[row], side="right")
+            found = table.by_progress[bin_, min(generated, table.by_progress.shape[1] - 1)]
+        context = table.max_model_len - requests.prompt_tokens[row]
+        predicted[row] = outlive(found, generated, context, table.cap_tokens)
 
 
 @compiled
@@ -41,7 +41,7 @@ def outlive(predicted: int, generated: int, context: int, cap_tokens: int) -> in
 
 @compiled
 def remaining_deadlines(
-    requests: Requests, n: int, e2e_s: float, now_s: float, margin: float, deadline_s: np.ndarray
+    requests: Requests, n: int, e2e_s: float, now_s: float, margin: float, deadline_s: FloatArray
 ) -> None:
     """Fill in by when requests must complete; see `feasibility.deadlines_s`. Lost ones have no deadline."""
     for row in range(n):
