@@ -13,8 +13,8 @@ import numpy as np
 from throttllem_env.prediction.kernels import look_ahead as look_ahead_kernel
 from throttllem_env.prediction.kernels.columns import Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
-from throttllem_env.prediction.kernels.judge import MAX_PREFILL_SHARE, completions
-from throttllem_env.prediction.kernels.search import lowest_feasible
+from throttllem_env.prediction.kernels.judge import MAX_PREFILL_SHARE, completions, time_pieces
+from throttllem_env.prediction.kernels.search import lowest_in_time
 from throttllem_env.slo import Slo
 from throttllem_env.types import FloatArray
 
@@ -156,7 +156,7 @@ def lowest_feasible_mhz(
         return top_mhz, False
     guess = outlook.clocks[guess_mhz or top_mhz]
     n, question = len(outlook.deadline_s), outlook.question
-    found = lowest_feasible(outlook.future, n, outlook.deadline_s, outlook.tables, question, guess)
+    found = lowest_in_time(outlook.future, n, outlook.deadline_s, outlook.tables, question, guess)
     return (top_mhz, False) if found < 0 else (clocks_mhz[found], True)
 
 
@@ -172,10 +172,9 @@ def look_ahead(outlook: Outlook, mhz: int, horizons_s: FloatArray) -> tuple[Floa
         float64[k] batch and float64[k] KV blocks; 0 after the last request's end.
     """
     batch, kv_blocks = np.empty(len(horizons_s)), np.empty(len(horizons_s))
-    clock = outlook.clocks[mhz]
-    look_ahead_kernel.look_ahead(
-        outlook.future, outlook.tables, clock, outlook.question, horizons_s, batch, kv_blocks
-    )
+    future, tables, clock, question = outlook.future, outlook.tables, outlook.clocks[mhz], outlook.question
+    time_pieces(future, tables, clock, question, 0, 0)
+    look_ahead_kernel.look_ahead(future, tables, clock, question, horizons_s, batch, kv_blocks)
     return batch, kv_blocks
 
 

@@ -129,6 +129,24 @@ def time_pieces(
 
 
 @compiled
+def least_slack_s(future: Future) -> float:
+    """Least time between a completion and its deadline, after `set_deadlines` and `time_pieces`."""
+    slack_s = math.inf
+    for p in range(future.sweep[0].pieces):
+        slack_s = min(slack_s, future.tightest_s[p] - future.ends_s[p])
+    return slack_s
+
+
+@compiled
+def late(future: Future, n: int, deadline_s: FloatArray) -> int:
+    """How many requests miss their deadlines, after `time_pieces`."""
+    count = 0
+    for row in range(n):
+        count += future.ends_s[future.last_piece[row]] > deadline_s[row]
+    return count
+
+
+@compiled
 def completions(
     future: Future,
     n: int,

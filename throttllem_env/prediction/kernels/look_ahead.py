@@ -4,7 +4,7 @@ from throttllem_env.compiled import compiled
 from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.growth import blocks_grown, sum_grown
-from throttllem_env.prediction.kernels.judge import chunk_s, free_share, piece_times_s
+from throttllem_env.prediction.kernels.judge import free_share
 
 
 @compiled
@@ -17,37 +17,33 @@ def look_ahead(
     batch: FloatArray,
     kv_blocks: FloatArray,
 ) -> None:
-    """Fill in batch and KV blocks some time from now, at a clock; 0 after the last request's end.
+    """Fill in batch and KV blocks some time from now; 0 after the last request's end.
 
     Args:
-        future: The projection.
+        future: A projection after `time_pieces` at the clock, without floors.
         tables: Iteration times of the size.
         clock: Index of the clock.
-        question: Says which prefill counts.
+        question: As it was put to `time_pieces`.
         horizons_s: float64[k], seconds from now, ascending.
         batch: float64[k], is filled in.
         kv_blocks: float64[k], is filled in.
     """
-    free = free_share(question, tables.prefill[clock])
-    reached, elapsed_s = 0, 0.0
+    free, p, pieces = free_share(question, tables.prefill[clock]), 0, future.sweep[0].pieces
     batch[:] = 0.0
     kv_blocks[:] = 0.0
-    for p in range(future.sweep[0].pieces):
-        piece = future.pieces[p]
-        took_s = piece_times_s(future, p, tables, clock, 0, 0)[0] + chunk_s(
-            future, p, tables, clock, question
-        )
-        while reached < len(horizons_s) and (elapsed_s + took_s) / free > horizons_s[reached]:
-            left_s = horizons_s[reached] * free - elapsed_s
-            done = _iterations_done(future, p, tables, clock, left_s)
-            batch[reached] = piece.batch
-            kv_blocks[reached] = piece.kv_first + (
-                blocks_grown(future.growth[p], piece.batch, done) if done else 0
-            )
-            reached += 1
-        if reached == len(horizons_s):
+    for h in range(len(horizons_s)):
+        then_s = question.now_s + horizons_s[h]
+        while p < pieces and future.ends_s[p] <= then_s:
+            p += 1
+        if p == pieces:
             return
-        elapsed_s += took_s
+        begin_s = future.ends_s[p - 1] if p else question.now_s
+        done = _iterations_done(future, p, tables, clock, (then_s - begin_s) * free)
+        piece = future.pieces[p]
+        batch[h] = piece.batch
+        kv_blocks[h] = piece.kv_first
+        if done:
+            kv_blocks[h] += blocks_grown(future.growth[p], piece.batch, done)
 
 
 @compiled

@@ -7,18 +7,14 @@ from throttllem_env.prediction.kernels.judge import keeps_slos, set_deadlines
 
 
 @compiled
-def lowest_feasible(
-    future: Future, n: int, deadline_s: FloatArray, tables: TimeTables, question: Question, guess: int
-) -> int:
+def lowest_feasible(future: Future, tables: TimeTables, question: Question, guess: int) -> int:
     """The lowest clock at which no deadline is missed and TBT is within its SLO.
 
     Strides away from the guess, each twice as long as the last, until the answer is enclosed, then halves;
     see `feasibility.first_feasible`.
 
     Args:
-        future: A projection whose KV fits.
-        n: Requests in it.
-        deadline_s: float64[n].
+        future: A projection whose KV fits, after `set_deadlines`.
         tables: Iteration times of the size.
         question: What to hold it against.
         guess: Index of the clock to look at first.
@@ -26,7 +22,6 @@ def lowest_feasible(
     Returns:
         The index of the clock; -1 if even the top clock does not do.
     """
-    set_deadlines(future, n, deadline_s)
     top = len(tables.prefill) - 1
     below, above = _enclose(future, tables, question, min(max(guess, 0), top))
     if below == top:
@@ -60,3 +55,12 @@ def _enclose(future: Future, tables: TimeTables, question: Question, guess: int)
             return below, at
         below, stride = at, 2 * stride
     return top, top + 1
+
+
+@compiled
+def lowest_in_time(
+    future: Future, n: int, deadline_s: FloatArray, tables: TimeTables, question: Question, guess: int
+) -> int:
+    """`set_deadlines` of n requests and `lowest_feasible` in one."""
+    set_deadlines(future, n, deadline_s)
+    return lowest_feasible(future, tables, question, guess)
