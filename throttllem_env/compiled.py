@@ -2,7 +2,7 @@
 
 numba notices that a file changed, but not that a function which it calls in another file did. Hence the
 convention that kernels live in folders named `kernels/`, and the cache's folder is named by a hash of all
-of them: whenever one changes, everything is compiled anew.
+of them (and of this file): whenever one changes, everything is compiled anew.
 
 Importing a module that uses `compiled` imports numba: do so where kernels are run, not before.
 """
@@ -40,10 +40,27 @@ def compiled(function: Kernel) -> Kernel:
         >>> compiled(double)(1.5)  # doctest: +SKIP
         3.0
     """
+    return _jitted(function)
+
+
+def inlined(function: Kernel) -> Kernel:
+    """Compile a kernel that allocates nothing, and make it part of every kernel that calls it.
+
+    Small functions that hand a dozen arrays to one another cost nothing then: no argument is copied, and no
+    array's references are counted (which takes most of the time otherwise). Not for recursion.
+
+    Args:
+        function: As for `compiled`; it makes no arrays.
+    """
+    # `_nrt` is not public: should numba lose it, this fails loudly at import, and leaving it out is right.
+    return _jitted(function, _nrt=False, forceinline=True)
+
+
+def _jitted(function: Kernel, **options: bool) -> Kernel:
     import numba
 
     with _own_cache(numba.config):
-        kernel: Kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        kernel: Kernel = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     return kernel
 
 
@@ -96,7 +113,7 @@ def sources_hash() -> str:
 
     root = Path(__file__).parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(root.glob("**/kernels/**/*.py")):
+    for path in [Path(__file__), *sorted(root.glob("**/kernels/**/*.py"))]:
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -68,9 +68,7 @@ def test_with_any_targets(
 
 
 def test_lost_requests_and_a_full_cache_show(scenario: Scenario, seen: list[Telemetry]) -> None:
-    observation = Observation(
-        Forecaster.of(scenario, scenario.latency_slo(), lengths(scenario, "learned"))
-    )
+    observation = Observation(Forecaster.of(scenario, scenario.latency_slo(), lengths(scenario, "learned")))
     busy = max(seen, key=lambda t: len(t.active.running))
     running = busy.active.running
     lost = replace(running, lost=np.arange(len(running)) == 3)
@@ -85,9 +83,7 @@ def test_more_requests_than_there_is_memory_for_are_observed(
 ) -> None:
     many = RequestTable.from_rows([(i % 60, 10.0, 700 + i, 0, 0, False) for i in range(3000)])
     crowded = replace(seen[40], queue=many)
-    observation = Observation(
-        Forecaster.of(scenario, scenario.latency_slo(), lengths(scenario, "learned"))
-    )
+    observation = Observation(Forecaster.of(scenario, scenario.latency_slo(), lengths(scenario, "learned")))
     check(observation, crowded)
     check(observation, seen[40])
 

@@ -192,9 +192,7 @@ def test_floors_are_raised_projections(
     # At least a block for each of the batch: less is no state of an engine.
     kv_floor = blocks_each * max(batch_floor, len(plain.deadline_s))
     p = plain.projection
-    raised = replace(
-        p, batch=np.maximum(p.batch, batch_floor), kv_blocks=np.maximum(p.kv_blocks, kv_floor)
-    )
+    raised = replace(p, batch=np.maximum(p.batch, batch_floor), kv_blocks=np.maximum(p.kv_blocks, kv_floor))
     found = judge(outlook, mhz, batch_floor=batch_floor, kv_floor=kv_floor)
     wanted = reference.judge(replace(plain, projection=raised), forecaster.predictor, mhz)
     compare_verdicts(plain, found, wanted)

@@ -43,9 +43,7 @@ def forecaster_of(trace: Trace, slo: Slo, prefill: PrefillModel = "expected") ->
     return Forecaster(SCENARIO, slo, OracleLengths(trace, 1024, 4096), M, prefill)
 
 
-def outlook_of(
-    telemetry: Telemetry, trace: Trace, slo: Slo, prefill: PrefillModel = "expected"
-) -> Outlook:
+def outlook_of(telemetry: Telemetry, trace: Trace, slo: Slo, prefill: PrefillModel = "expected") -> Outlook:
     return forecaster_of(trace, slo, prefill).outlook(telemetry)
 
 

@@ -33,6 +33,9 @@ __all__ = [
 PrefillModel = Literal["ignore", "pending", "expected"]
 """Which prefill a projection counts: none (the paper), that of known requests, also that of future ones."""
 
+PREFILL_CODES: Mapping[PrefillModel, int] = {name: code for code, name in enumerate(get_args(PrefillModel))}
+"""As kernels know them, see `Question`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -44,13 +47,9 @@ class Outlook:
         clocks: Index of each clock in the tables, by MHz.
         size: Instance size.
         fits: Whether projected KV stays within capacity throughout.
-        now_s: When it was made.
         deadline_s: float64[n], by when each request must complete; infinity for lost ones.
         lost: Whether a lost request is on board: the clock then stays at the top.
-        tbt_slo_s: Bound on the mean time between tokens.
-        prompt_token_rate: Recent prompt tokens per second.
-        mean_prompt_tokens: Mean prompt of recent arrivals, tokens.
-        prefill: Which prefill counts.
+        question: What else to hold it against: now, the TBT SLO and the prefill that counts.
     """
 
     future: Future
@@ -58,27 +57,14 @@ class Outlook:
     clocks: Mapping[int, int]
     size: int
     fits: bool
-    now_s: float
     deadline_s: FloatArray
     lost: bool
-    tbt_slo_s: float
-    prompt_token_rate: float
-    mean_prompt_tokens: float
-    prefill: PrefillModel
+    question: Question
 
     @property
-    def question(self) -> Question:
-        """What kernels need to know of it besides the future."""
-        return Question(
-            self.now_s,
-            PREFILL_CODES[self.prefill],
-            self.prompt_token_rate,
-            self.mean_prompt_tokens,
-            self.tbt_slo_s,
-        )
-
-
-PREFILL_CODES: Mapping[PrefillModel, int] = {name: code for code, name in enumerate(get_args(PrefillModel))}
+    def now_s(self) -> float:
+        """When it was made."""
+        return self.question.now_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +119,9 @@ def judge(outlook: Outlook, mhz: int, *, batch_floor: int = 0, kv_floor: int = 0
         outlook.future, n, outlook.tables, clock, outlook.question, batch_floor, kv_floor, finish_s
     )
     slack_s = float((outlook.deadline_s - finish_s).min())
-    return Verdict(finish_s, slack_s, tbt_s, outlook.fits and slack_s >= 0 and tbt_s <= outlook.tbt_slo_s)
+    return Verdict(
+        finish_s, slack_s, tbt_s, outlook.fits and slack_s >= 0 and tbt_s <= outlook.question.tbt_slo_s
+    )
 
 
 def lowest_feasible_mhz(

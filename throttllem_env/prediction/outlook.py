@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
-from throttllem_env.prediction.feasibility import Outlook, PrefillModel
+from throttllem_env.prediction.feasibility import PREFILL_CODES, Outlook, PrefillModel
 from throttllem_env.prediction.ips.control import iteration_time
 from throttllem_env.prediction.iteration_time import IterationTimePredictor
-from throttllem_env.prediction.kernels.columns import EngineLimits, Requests, TimeTables
+from throttllem_env.prediction.kernels.columns import EngineLimits, Question, Requests, TimeTables
 from throttllem_env.prediction.kernels.future import Future, build, new_future
 from throttllem_env.prediction.kernels.lengths import remaining_deadlines
 from throttllem_env.prediction.lengths import LengthPredictor
@@ -59,27 +60,44 @@ class Forecaster:
         Returns:
             The projection and what to hold it against.
         """
-        instance, recent = telemetry.active, telemetry.recent
-        waiting = telemetry.waiting if waiting is None else waiting
-        table = RequestTable.concatenate([instance.running, waiting])
-        columns, tables = columns_of(table), self.tables(instance.size)
-        limits = engine_limits(self.scenario.engine, instance.kv_blocks_total)
-        predicted = self.lengths.predict(table)
-        future = projected(columns, len(instance.running), predicted, limits, tables)
+        case = self.case(telemetry, telemetry.waiting if waiting is None else waiting)
+        future = projected(case.columns, case.running, case.predicted, case.limits, case.tables)
         return Outlook(
             future=future,
-            tables=tables,
+            tables=case.tables,
             clocks=clock_indices(self.scenario.gpu_spec.clocks_mhz),
-            size=instance.size,
-            fits=bool(future.sweep[0]["highest_kv"] <= instance.kv_blocks_total),
-            now_s=telemetry.time_s,
-            deadline_s=self._deadlines_s(columns, telemetry.time_s),
-            lost=bool(table.lost.any()),
-            tbt_slo_s=self.slo.tbt_s,
-            prompt_token_rate=recent.prompt_token_rate,
-            mean_prompt_tokens=recent.prompt_tokens / max(recent.requests, 1),
-            prefill=self.prefill,
+            size=telemetry.active.size,
+            fits=bool(future.sweep[0]["highest_kv"] <= case.limits.kv_blocks),
+            deadline_s=case.deadline_s,
+            lost=bool(case.columns.lost.any()),
+            question=case.question,
         )
+
+    def case(self, telemetry: Telemetry, waiting: RequestTable) -> "Case":
+        """What kernels need to project the active instance.
+
+        Args:
+            telemetry: The state now.
+            waiting: Requests taken to be next in line.
+        """
+        instance = telemetry.active
+        table = RequestTable.concatenate([instance.running, waiting])
+        columns = columns_of(table)
+        return Case(
+            columns,
+            len(instance.running),
+            self.lengths.predict(table),
+            self._deadlines_s(columns, telemetry.time_s),
+            engine_limits(self.scenario.engine, instance.kv_blocks_total),
+            self.tables(instance.size),
+            self._question(telemetry),
+        )
+
+    def _question(self, telemetry: Telemetry) -> Question:
+        recent = telemetry.recent
+        mean_prompt_tokens = recent.prompt_tokens / max(recent.requests, 1)
+        code = PREFILL_CODES[self.prefill]
+        return Question(telemetry.time_s, code, recent.prompt_token_rate, mean_prompt_tokens, self.slo.tbt_s)
 
     def tables(self, size: int) -> TimeTables:
         """Iteration times of a size, as kernels read them."""
@@ -90,6 +108,18 @@ class Forecaster:
         deadline_s = np.empty(n)
         remaining_deadlines(columns, n, self.slo.e2e_s, now_s, self.margin, deadline_s)
         return deadline_s
+
+
+class Case(NamedTuple):
+    """A question to the kernels in full; see `kernels.future.build` and `kernels.admission.admit`."""
+
+    columns: Requests
+    running: int
+    predicted: IntArray
+    deadline_s: FloatArray
+    limits: EngineLimits
+    tables: TimeTables
+    question: Question
 
 
 def columns_of(table: RequestTable) -> Requests:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from throttllem_env.prediction.admission import with_head
 from throttllem_env.prediction.feasibility import (
     MAX_PREFILL_SHARE,
     PrefillModel,
@@ -218,3 +219,18 @@ def look_ahead(
         np.where(inside, projection.batch[index], 0).astype(np.float64),
         np.where(inside, projection.kv_blocks[index], 0).astype(np.float64),
     )
+
+
+def admission(forecaster: Forecaster, telemetry: Telemetry) -> tuple[bool, bool]:
+    """Judge the head of the queue; see `ProjectedAdmission`."""
+    top_mhz, waiting = forecaster.scenario.top_mhz, with_head(telemetry)
+    outlook = plain_outlook(forecaster, telemetry, waiting)
+    at_top = judge(outlook, forecaster.predictor, top_mhz)
+    late = at_top.finish_s > outlook.deadline_s
+    if len(telemetry.active.running) or len(telemetry.active.waiting):
+        before = plain_outlook(forecaster, telemetry, telemetry.active.waiting)
+        late_before = judge(before, forecaster.predictor, top_mhz).finish_s > before.deadline_s
+        others_safe = not np.any(late[:-1] & ~late_before)
+        if not (outlook.projection.fits and at_top.tbt_s <= outlook.tbt_slo_s and others_safe):
+            return False, False
+    return True, bool(late[-1])

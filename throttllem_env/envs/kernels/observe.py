@@ -3,7 +3,7 @@
 `features` holds what they mean, their bounds, and how each is computed in plain terms; a test compares.
 """
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.envs.kernels.inputs import Constants, Scratch
 from throttllem_env.prediction.kernels.columns import (
     EngineLimits,
@@ -25,7 +25,7 @@ SLOTS = 4
 ENGINE, TRAFFIC, SERVICE, PROJECTION, AHEAD = 10, 16, 18, 22, 30
 
 
-@compiled
+@inlined
 def observe(
     requests: Requests,
     running: int,
@@ -72,7 +72,7 @@ def observe(
     return needed
 
 
-@compiled
+@inlined
 def _instance(node: Records, constants: Constants, row: ObservationArray) -> None:
     row[0] = node.frequency_mhz / constants.top_mhz
     row[1] = node.target_mhz / constants.top_mhz
@@ -85,7 +85,7 @@ def _instance(node: Records, constants: Constants, row: ObservationArray) -> Non
     row[9] = node.draining
 
 
-@compiled
+@inlined
 def _engine(
     requests: Requests, running: int, n: int, node: Records, constants: Constants, row: ObservationArray
 ) -> None:
@@ -105,7 +105,7 @@ def _engine(
     row[ENGINE + 5] = (queued + backlog) / constants.backlog_tokens
 
 
-@compiled
+@inlined
 def _traffic_and_service(node: Records, constants: Constants, row: ObservationArray) -> None:
     per_window = 1.0 / node.window_s if node.window_s > 0 else 0.0
     row[TRAFFIC] = node.window_requests * per_window / constants.rated_rps
@@ -116,7 +116,7 @@ def _traffic_and_service(node: Records, constants: Constants, row: ObservationAr
     row[SERVICE + 3] = node.missed / (constants.rated_rps * node.elapsed_s)
 
 
-@compiled
+@inlined
 def _projection(
     requests: Requests,
     n: int,
@@ -148,14 +148,14 @@ def _projection(
     row[PROJECTION + 5] = 1.0 if found >= 0 else 0.0
 
 
-@compiled
+@inlined
 def _question(node: Records, constants: Constants) -> Question:
     rate = node.window_prompt_tokens / node.window_s if node.window_s > 0 else 0.0
     mean_prompt_tokens = node.window_prompt_tokens / max(node.window_requests, 1.0)
     return Question(node.time_s, constants.prefill, rate, mean_prompt_tokens, constants.tbt_s)
 
 
-@compiled
+@inlined
 def _index_of(mhz: float, constants: Constants) -> int:
     """Index of a supported clock, by halving."""
     low, high = 0, len(constants.clocks_mhz) - 1
@@ -168,7 +168,7 @@ def _index_of(mhz: float, constants: Constants) -> int:
     return low
 
 
-@compiled
+@inlined
 def _any_lost(requests: Requests, n: int) -> bool:
     for i in range(n):  # noqa: SIM110 - compiled code has no generators
         if requests.lost[i]:
@@ -176,7 +176,7 @@ def _any_lost(requests: Requests, n: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _ahead(
     node: Records,
     constants: Constants,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import (
     EngineLimits,
     FloatArray,
@@ -105,7 +105,7 @@ def new_future(requests: int, pieces: int, block_size: int, longest_tokens: int)
     )
 
 
-@compiled
+@inlined
 def build(
     requests: Requests,
     running: int,
@@ -145,7 +145,7 @@ def build(
     return bool(sweep.pieces <= len(future.pieces))
 
 
-@compiled
+@inlined
 def _clear(future: Future) -> None:
     """Start over; `ending` is empty already, because all requests of the last projection ended."""
     sweep = future.sweep[0]
@@ -154,14 +154,14 @@ def _clear(future: Future) -> None:
     future.growing[:] = 0
 
 
-@compiled
+@inlined
 def _decodes(requests: Requests, row: int) -> bool:
     """Whether its next token appears at j = 0: a prompt whose last token alone is left is in prefill."""
     computed, prompt = requests.computed_tokens[row], requests.prompt_tokens[row]
     return bool(prompt + requests.generated_tokens[row] - computed <= 1 and computed >= prompt)
 
 
-@compiled
+@inlined
 def _start(requests: Requests, row: int, predicted: IntArray, future: Future) -> None:
     """Tokens of a request appear from here on."""
     sweep, block_size, ring = future.sweep[0], len(future.growing), len(future.ending)
@@ -177,7 +177,7 @@ def _start(requests: Requests, row: int, predicted: IntArray, future: Future) ->
     future.ending[end & (ring - 1)] = row + 1
 
 
-@compiled
+@inlined
 def _prefill(
     requests: Requests,
     row: int,
@@ -202,14 +202,14 @@ def _prefill(
     sweep.prefills += 1
 
 
-@compiled
+@inlined
 def _budget(limits: EngineLimits, future: Future) -> int:
     """Tokens left here after everyone that decodes and what was already prefilled."""
     sweep = future.sweep[0]
     return int(limits.token_budget - (sweep.batch - sweep.prefills) - sweep.tokens)
 
 
-@compiled
+@inlined
 def _await_place(
     requests: Requests, row: int, limits: EngineLimits, tables: TimeTables, future: Future
 ) -> None:
@@ -225,7 +225,7 @@ def _await_place(
         _advance(latest, tables, future)
 
 
-@compiled
+@inlined
 def _advance(latest: int, tables: TimeTables, future: Future) -> None:
     """Go on to where something changes, or to the latest iteration given."""
     sweep = future.sweep[0]
@@ -239,7 +239,7 @@ def _advance(latest: int, tables: TimeTables, future: Future) -> None:
     _retire(future)
 
 
-@compiled
+@inlined
 def _step(prefill_blocks: int, tables: TimeTables, future: Future) -> None:
     """One iteration, in which prefill may happen and hold blocks besides."""
     sweep = future.sweep[0]
@@ -251,7 +251,7 @@ def _step(prefill_blocks: int, tables: TimeTables, future: Future) -> None:
     _retire(future)
 
 
-@compiled
+@inlined
 def _run(end: int, tables: TimeTables, future: Future) -> None:
     """Iterations of an unchanging batch, cut where KV leaves an interval."""
     sweep = future.sweep[0]
@@ -271,12 +271,12 @@ def _run(end: int, tables: TimeTables, future: Future) -> None:
         sweep.at += count
 
 
-@compiled
+@inlined
 def _interval(kv: int, tables: TimeTables) -> int:
     return int(tables.interval_of[min(kv, len(tables.interval_of) - 1)])
 
 
-@compiled
+@inlined
 def _append(
     count: int, interval: int, kv_first: int, kv_last: int, kv_sum: int, tables: TimeTables, future: Future
 ) -> None:
@@ -293,7 +293,7 @@ def _append(
     sweep.highest_kv = max(sweep.highest_kv, kv_last)
 
 
-@compiled
+@inlined
 def _retire(future: Future) -> None:
     """Those whose last token has appeared give their blocks back."""
     sweep, block_size = future.sweep[0], len(future.growing)

@@ -4,11 +4,11 @@
 block's tokens; after a whole period every request holds one block more.
 """
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import Int32Array, IntArray
 
 
-@compiled
+@inlined
 def fill_growth(growth: Int32Array, growing: IntArray, at: int, iterations: int) -> None:
     """Fill in the growth from an iteration on, as far as it is needed.
 
@@ -27,7 +27,7 @@ def fill_growth(growth: Int32Array, growing: IntArray, at: int, iterations: int)
         growth[m] = blocks
 
 
-@compiled
+@inlined
 def blocks_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     """Blocks more than at first, so many iterations later."""
     period = len(growth)
@@ -36,7 +36,7 @@ def blocks_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     return batch * (iterations // period) + growth[iterations % period]
 
 
-@compiled
+@inlined
 def sum_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     """Sum of `blocks_grown` over the first iterations."""
     period = len(growth)
@@ -50,7 +50,7 @@ def sum_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     return total
 
 
-@compiled
+@inlined
 def iterations_until(growth: Int32Array, batch: int, blocks: int) -> int:
     """The first iteration in which at least so many blocks (> 0) have been added."""
     period = len(growth)

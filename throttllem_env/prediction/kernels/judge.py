@@ -2,7 +2,7 @@
 
 import math
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.growth import iterations_until, sum_grown
@@ -10,7 +10,7 @@ from throttllem_env.prediction.kernels.growth import iterations_until, sum_grown
 MAX_PREFILL_SHARE = 0.9
 
 
-@compiled
+@inlined
 def prefill_s(coefficients: FloatArray, tokens: float, attention: float) -> float:
     """Time that a prefill chunk adds to an iteration that decodes as well; see `ClockTable._chunk_s`.
 
@@ -26,7 +26,7 @@ def prefill_s(coefficients: FloatArray, tokens: float, attention: float) -> floa
     return linear_s + coefficients[4] * attention - floor_s
 
 
-@compiled
+@inlined
 def free_share(question: Question, coefficients: FloatArray) -> float:
     """Share of time that prompts of future arrivals leave; see `reference.prefill_share`."""
     if question.prefill < 2 or question.prompt_token_rate <= 0:
@@ -36,7 +36,7 @@ def free_share(question: Question, coefficients: FloatArray) -> float:
     return 1.0 - min(question.prompt_token_rate * per_token_s, MAX_PREFILL_SHARE)
 
 
-@compiled
+@inlined
 def piece_times_s(
     future: Future, p: int, tables: TimeTables, clock: int, batch_floor: int, kv_floor: int
 ) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def piece_times_s(
     return below * floor_s + above_s, longest_s
 
 
-@compiled
+@inlined
 def chunk_s(future: Future, p: int, tables: TimeTables, clock: int, question: Question) -> float:
     """Time that prefill adds to a piece."""
     piece = future.pieces[p]
@@ -84,7 +84,7 @@ def chunk_s(future: Future, p: int, tables: TimeTables, clock: int, question: Qu
     return prefill_s(tables.prefill[clock], float(piece.tokens), float(piece.attention))
 
 
-@compiled
+@inlined
 def set_deadlines(future: Future, n: int, deadline_s: FloatArray) -> None:
     """Give each piece the earliest deadline of those who end with it, infinity where nobody does."""
     for p in range(future.sweep[0].pieces):
@@ -94,7 +94,7 @@ def set_deadlines(future: Future, n: int, deadline_s: FloatArray) -> None:
         future.tightest_s[p] = min(future.tightest_s[p], deadline_s[row])
 
 
-@compiled
+@inlined
 def keeps_slos(
     future: Future, tables: TimeTables, clock: int, question: Question, batch_floor: int, kv_floor: int
 ) -> bool:
@@ -109,7 +109,7 @@ def keeps_slos(
     return True
 
 
-@compiled
+@inlined
 def time_pieces(
     future: Future, tables: TimeTables, clock: int, question: Question, batch_floor: int, kv_floor: int
 ) -> float:
@@ -128,7 +128,7 @@ def time_pieces(
     return longest_s / free
 
 
-@compiled
+@inlined
 def least_slack_s(future: Future) -> float:
     """Least time between a completion and its deadline, after `set_deadlines` and `time_pieces`."""
     slack_s = math.inf
@@ -137,7 +137,7 @@ def least_slack_s(future: Future) -> float:
     return slack_s
 
 
-@compiled
+@inlined
 def late(future: Future, n: int, deadline_s: FloatArray) -> int:
     """How many requests miss their deadlines, after `time_pieces`."""
     count = 0
@@ -146,7 +146,7 @@ def late(future: Future, n: int, deadline_s: FloatArray) -> int:
     return count
 
 
-@compiled
+@inlined
 def completions(
     future: Future,
     n: int,

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import FloatArray, IntArray, LengthTable, Requests
 
 
-@compiled
+@inlined
 def predict(table: LengthTable, requests: Requests, n: int, predicted: IntArray) -> None:
     """Fill in predicted lengths, each within the context and larger than what has been generated.
 
@@ -27,7 +27,7 @@ def predict(table: LengthTable, requests: Requests, n: int, predicted: IntArray)
         predicted[row] = outlive(found, generated, context, table.cap_tokens)
 
 
-@compiled
+@inlined
 def outlive(predicted: int, generated: int, context: int, cap_tokens: int) -> int:
     """A length that is still to come: the predicted one, else the cap, else all of the context."""
     if predicted > generated:
@@ -39,7 +39,7 @@ def outlive(predicted: int, generated: int, context: int, cap_tokens: int) -> in
     return max(alive, generated + 1)
 
 
-@compiled
+@inlined
 def remaining_deadlines(
     requests: Requests, n: int, e2e_s: float, now_s: float, margin: float, deadline_s: FloatArray
 ) -> None:

@@ -1,13 +1,13 @@
 """The projection read at moments in time instead of iterations."""
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.growth import blocks_grown, sum_grown
 from throttllem_env.prediction.kernels.judge import free_share
 
 
-@compiled
+@inlined
 def look_ahead(
     future: Future,
     tables: TimeTables,
@@ -46,7 +46,7 @@ def look_ahead(
             kv_blocks[h] += blocks_grown(future.growth[p], piece.batch, done)
 
 
-@compiled
+@inlined
 def _iterations_done(future: Future, p: int, tables: TimeTables, clock: int, left_s: float) -> int:
     """How many iterations of a piece are over after some time, by halving; all but the last at most."""
     low, high = 0, future.pieces[p].count - 1
@@ -59,7 +59,7 @@ def _iterations_done(future: Future, p: int, tables: TimeTables, clock: int, lef
     return low
 
 
-@compiled
+@inlined
 def _first_iterations_s(future: Future, p: int, tables: TimeTables, clock: int, count: int) -> float:
     """Time of the first iterations of a piece without prefill."""
     piece = future.pieces[p]

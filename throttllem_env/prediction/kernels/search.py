@@ -1,12 +1,12 @@
 """Search for the lowest clock that keeps every SLO (paper, section IV-D)."""
 
-from throttllem_env.compiled import compiled
+from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.judge import keeps_slos, set_deadlines
 
 
-@compiled
+@inlined
 def lowest_feasible(future: Future, tables: TimeTables, question: Question, guess: int) -> int:
     """The lowest clock at which no deadline is missed and TBT is within its SLO.
 
@@ -35,7 +35,7 @@ def lowest_feasible(future: Future, tables: TimeTables, question: Question, gues
     return above
 
 
-@compiled
+@inlined
 def _enclose(future: Future, tables: TimeTables, question: Question, guess: int) -> tuple[int, int]:
     """An infeasible clock (or -1), and a feasible one above it (or beyond the top)."""
     top = len(tables.prefill) - 1
@@ -57,7 +57,7 @@ def _enclose(future: Future, tables: TimeTables, question: Question, guess: int)
     return top, top + 1
 
 
-@compiled
+@inlined
 def lowest_in_time(
     future: Future, n: int, deadline_s: FloatArray, tables: TimeTables, question: Question, guess: int
 ) -> int:
