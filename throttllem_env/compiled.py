@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -57,8 +58,7 @@ def inlined(function: Kernel) -> Kernel:
 
 
 def _jitted(function: Kernel, **options: bool) -> Kernel:
-    import numba
-
+    numba: Any = import_module("numba")
     with _own_cache(numba.config):
         kernel: Kernel = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     return kernel
@@ -66,7 +66,7 @@ def _jitted(function: Kernel, **options: bool) -> Kernel:
 
 @contextmanager
 def _own_cache(config: Any) -> Iterator[None]:
-    """numba reads its cache folder when it decorates; other users of numba shall find their own."""
+    """Numba reads its cache folder when it decorates; other users of numba shall find their own."""
     with _config_lock:
         before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder(config.CACHE_DIR))
         try:

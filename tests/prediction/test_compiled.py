@@ -25,8 +25,10 @@ from throttllem_env.prediction import (
 )
 from throttllem_env.prediction.ips import iteration_time
 from throttllem_env.prediction.kernels.columns import TimeTables
+from throttllem_env.prediction.kernels.decision import decide
 from throttllem_env.prediction.kernels.future import Future, build, new_future
 from throttllem_env.prediction.kernels.growth import blocks_grown
+from throttllem_env.prediction.lengths import TabulatedLengths
 from throttllem_env.prediction.outlook import columns_of, engine_limits, projected
 from throttllem_env.prediction.reference import PlainOutlook, plain_outlook
 from throttllem_env.scenario import EngineConfig, load_scenario
@@ -223,6 +225,18 @@ def test_the_search_finds_the_lowest_clock(
     edges = (min(found[0], wanted[0]), max(found[0], wanted[0]))
     if found != wanted:
         assert any(is_tie(plain, reference.judge(plain, forecaster.predictor, mhz)) for mhz in edges)
+
+
+@given(forecasters(), telemetries(), st.integers(-3, 99))
+def test_deciding_in_one_go_is_the_search(forecaster: Forecaster, telemetry: Telemetry, guess: int) -> None:
+    case, lengths = forecaster.case(telemetry, telemetry.waiting), forecaster.lengths
+    assert isinstance(lengths, TabulatedLengths)
+    n = len(case.predicted)
+    future, scratch = new_future(n, 1000, 16, 4096), (np.empty(n, np.int64), np.empty(n))
+    settings = lengths.table, forecaster.slo.e2e_s, forecaster.margin, case.limits, case.tables
+    found = decide(case.columns, case.running, n, *settings, case.question, guess, future, *scratch)
+    wanted = lowest_feasible_mhz(forecaster.outlook(telemetry), CLOCKS)
+    assert (CLOCKS[found], found >= 0) == wanted  # -1, none, counts from the top
 
 
 @given(

@@ -1,8 +1,8 @@
 """Admission by projection (docs/design.md, The projection): may the head of the queue enter the engine now?
 
-First come, first served; a head that must wait blocks the rest and is tried again at every completion. It waits
-while the projected KV with it does not fit, or while, at the top clock, TBT would not hold or it would make
-somebody late who is not late without it. An empty engine takes it in any case.
+First come, first served; a head that must wait blocks the rest and is tried again at every completion. It
+waits while the projected KV with it does not fit, or while, at the top clock, TBT would not hold or it would
+make somebody late who is not late without it. An empty engine takes it in any case.
 """
 
 import numpy as np

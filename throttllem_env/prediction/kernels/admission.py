@@ -1,4 +1,4 @@
-"""May the head of the queue enter the engine now? `throttllem_env.prediction.admission` says by which rules."""
+"""May the head of the queue enter the engine now? `prediction.admission` says by which rules."""
 
 from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import (
