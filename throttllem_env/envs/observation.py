@@ -37,7 +37,7 @@ class Observation:
         self.names = tuple(feature.name for feature in self.features)
         self.space = _box(self.features)
         self.dict_space = gym.spaces.Dict({name: _box(group) for name, group in self._groups.items()})
-        bounds = np.stack([self.space.low, self.space.high])
+        bounds = np.array([self.space.low, self.space.high], np.float32)
         self._observer = Observer(forecaster, self._scales, bounds)
 
     def flat(self, telemetry: Telemetry) -> ObservationArray:

@@ -7,7 +7,6 @@ from throttllem_env.envs.kernels.observe import observe
 from throttllem_env.envs.view import HORIZONS_S, Scales
 from throttllem_env.prediction import Forecaster
 from throttllem_env.prediction.feasibility import PREFILL_CODES
-from throttllem_env.prediction.kernels.columns import Records
 from throttllem_env.prediction.outlook import columns_of
 from throttllem_env.slo import deadlines_passed
 from throttllem_env.types import InstanceState, ObservationArray, RequestTable, Telemetry
@@ -94,8 +93,8 @@ class Observer:
         larger.predicted[:n] = self._scratch.predicted[:n]
         return larger
 
-    def _node(self, telemetry: Telemetry) -> Records:
-        """One NODE."""
+    def _node(self, telemetry: Telemetry) -> tuple[float, ...]:
+        """The fields of a NODE."""
         t, active, recent = telemetry, telemetry.active, telemetry.recent
         warming = t.in_state(InstanceState.WARMING)
         values = {
@@ -117,5 +116,4 @@ class Observer:
             "tbt_s": t.tbt_mean_s,
             "missed": deadlines_passed(t, t.previous_s, self._forecaster.slo.e2e_s),
         }
-        node: Records = np.array([tuple(values[name] for name in NODE.names or ())], NODE)
-        return node[0]
+        return tuple(values[name] for name in NODE.names or ())

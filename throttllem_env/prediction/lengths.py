@@ -143,9 +143,9 @@ class LearnedLengths(TabulatedLengths):
         if not 0 < quantile < 1:
             raise ValueError(f"quantile = {quantile}: must lie between 0 and 1")
         shares = np.linspace(0, 1, PROMPT_BINS + 1)[1:-1]
-        edges = np.quantile(prompt_tokens, shares, method="inverted_cdf")
+        found = np.quantile(prompt_tokens, shares, method="inverted_cdf")
         # Edges are prompts that occurred, and none is the shortest: so no bin is empty.
-        edges = np.unique(edges[edges > prompt_tokens.min()])
+        edges: IntArray = np.unique(found[found > prompt_tokens.min()]).astype(np.int64)
         bins = np.searchsorted(edges, prompt_tokens, side="right")
         longest = int(output_tokens.max())
         by_progress = np.stack(

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from throttllem_env.prediction.kernels.columns import FloatArray, IntArray
 from throttllem_env.prediction.kernels.future import Future, new_future
+from throttllem_env.types import FloatArray, IntArray
 
 NODE = np.dtype(
     [

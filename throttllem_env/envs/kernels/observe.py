@@ -7,8 +7,8 @@ from throttllem_env.compiled import inlined
 from throttllem_env.envs.kernels.inputs import Constants, Scratch
 from throttllem_env.prediction.kernels.columns import (
     EngineLimits,
-    FloatArray,
     Question,
+    Record,
     Records,
     Requests,
     TimeTables,
@@ -18,7 +18,7 @@ from throttllem_env.prediction.kernels.judge import late, least_slack_s, set_dea
 from throttllem_env.prediction.kernels.lengths import remaining_deadlines
 from throttllem_env.prediction.kernels.look_ahead import look_ahead
 from throttllem_env.prediction.kernels.search import lowest_feasible
-from throttllem_env.types import ObservationArray
+from throttllem_env.types import FloatArray, ObservationArray
 
 SLOTS = 4
 # Where the groups begin.
@@ -73,7 +73,7 @@ def observe(
 
 
 @inlined
-def _instance(node: Records, constants: Constants, row: ObservationArray) -> None:
+def _instance(node: Record, constants: Constants, row: ObservationArray) -> None:
     row[0] = node.frequency_mhz / constants.top_mhz
     row[1] = node.target_mhz / constants.top_mhz
     for slot in range(SLOTS):
@@ -87,7 +87,7 @@ def _instance(node: Records, constants: Constants, row: ObservationArray) -> Non
 
 @inlined
 def _engine(
-    requests: Requests, running: int, n: int, node: Records, constants: Constants, row: ObservationArray
+    requests: Requests, running: int, n: int, node: Record, constants: Constants, row: ObservationArray
 ) -> None:
     prefilling = backlog = queued = 0
     for i in range(running):
@@ -106,7 +106,7 @@ def _engine(
 
 
 @inlined
-def _traffic_and_service(node: Records, constants: Constants, row: ObservationArray) -> None:
+def _traffic_and_service(node: Record, constants: Constants, row: ObservationArray) -> None:
     per_window = 1.0 / node.window_s if node.window_s > 0 else 0.0
     row[TRAFFIC] = node.window_requests * per_window / constants.rated_rps
     row[TRAFFIC + 1] = node.window_prompt_tokens * per_window / constants.prompt_token_rate
@@ -120,7 +120,7 @@ def _traffic_and_service(node: Records, constants: Constants, row: ObservationAr
 def _projection(
     requests: Requests,
     n: int,
-    node: Records,
+    node: Record,
     constants: Constants,
     tables: TimeTables,
     scratch: Scratch,
@@ -149,7 +149,7 @@ def _projection(
 
 
 @inlined
-def _question(node: Records, constants: Constants) -> Question:
+def _question(node: Record, constants: Constants) -> Question:
     rate = node.window_prompt_tokens / node.window_s if node.window_s > 0 else 0.0
     mean_prompt_tokens = node.window_prompt_tokens / max(node.window_requests, 1.0)
     return Question(node.time_s, constants.prefill, rate, mean_prompt_tokens, constants.tbt_s)
@@ -178,7 +178,7 @@ def _any_lost(requests: Requests, n: int) -> bool:
 
 @inlined
 def _ahead(
-    node: Records,
+    node: Record,
     constants: Constants,
     tables: TimeTables,
     clock: int,

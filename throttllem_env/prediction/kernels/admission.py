@@ -1,17 +1,10 @@
 """May the head of the queue enter the engine now? `prediction.admission` says by which rules."""
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import (
-    EngineLimits,
-    FloatArray,
-    IntArray,
-    Question,
-    Requests,
-    TimeTables,
-)
+from throttllem_env.prediction.kernels.columns import EngineLimits, Question, Requests, TimeTables
 from throttllem_env.prediction.kernels.future import Future, build
 from throttllem_env.prediction.kernels.judge import time_pieces
-from throttllem_env.types import BoolArray
+from throttllem_env.types import BoolArray, FloatArray, IntArray
 
 WAIT, ADMIT, ADMIT_LOST, NO_ROOM = 0, 1, 2, -1
 """Answers; NO_ROOM asks for a future with room for `sweep.pieces` pieces."""

@@ -1,6 +1,6 @@
 """What the kernels are given: columns of requests, settings, and tables of iteration times."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,3 +99,5 @@ class LengthTable(NamedTuple):
 
 Records = NDArray[np.void]
 Int32Array = NDArray[np.int32]
+Record = Any
+"""One of them; its fields are attributes, which NumPy's types do not know."""

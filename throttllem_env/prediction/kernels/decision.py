@@ -3,8 +3,6 @@
 from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import (
     EngineLimits,
-    FloatArray,
-    IntArray,
     LengthTable,
     Question,
     Requests,
@@ -13,6 +11,7 @@ from throttllem_env.prediction.kernels.columns import (
 from throttllem_env.prediction.kernels.future import Future, build
 from throttllem_env.prediction.kernels.lengths import predict, remaining_deadlines
 from throttllem_env.prediction.kernels.search import lowest_in_time
+from throttllem_env.types import FloatArray, IntArray
 
 NONE_FEASIBLE, NO_ROOM = -1, -2
 """Answers besides clocks; NO_ROOM asks for a future with room for `sweep.pieces` pieces."""

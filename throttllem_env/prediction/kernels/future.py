@@ -10,16 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import (
-    EngineLimits,
-    FloatArray,
-    Int32Array,
-    IntArray,
-    Records,
-    Requests,
-    TimeTables,
-)
+from throttllem_env.prediction.kernels.columns import EngineLimits, Int32Array, Records, Requests, TimeTables
 from throttllem_env.prediction.kernels.growth import blocks_grown, fill_growth, iterations_until, sum_grown
+from throttllem_env.types import FloatArray, IntArray
 
 PIECE = np.dtype(
     [

@@ -5,7 +5,8 @@ block's tokens; after a whole period every request holds one block more.
 """
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import Int32Array, IntArray
+from throttllem_env.prediction.kernels.columns import Int32Array
+from throttllem_env.types import IntArray
 
 
 @inlined
@@ -33,7 +34,7 @@ def blocks_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     period = len(growth)
     if iterations < period:
         return int(growth[iterations])
-    return batch * (iterations // period) + growth[iterations % period]
+    return int(batch * (iterations // period) + growth[iterations % period])
 
 
 @inlined

@@ -3,9 +3,10 @@
 import math
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
+from throttllem_env.prediction.kernels.columns import Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.growth import iterations_until, sum_grown
+from throttllem_env.types import FloatArray
 
 MAX_PREFILL_SHARE = 0.9
 
@@ -23,7 +24,7 @@ def prefill_s(coefficients: FloatArray, tokens: float, attention: float) -> floa
     compute_s = coefficients[1] + coefficients[2] * tokens + coefficients[3] * thousands / (1 + thousands)
     floor2, compute2 = floor_s * floor_s, compute_s * compute_s
     linear_s = math.sqrt(math.sqrt(floor2 * floor2 + compute2 * compute2))
-    return linear_s + coefficients[4] * attention - floor_s
+    return float(linear_s + coefficients[4] * attention - floor_s)
 
 
 @inlined

@@ -3,7 +3,8 @@
 import numpy as np
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import FloatArray, IntArray, LengthTable, Requests
+from throttllem_env.prediction.kernels.columns import LengthTable, Requests
+from throttllem_env.types import FloatArray, IntArray
 
 
 @inlined

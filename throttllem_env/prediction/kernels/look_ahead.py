@@ -1,10 +1,11 @@
 """The projection read at moments in time instead of iterations."""
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
+from throttllem_env.prediction.kernels.columns import Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.growth import blocks_grown, sum_grown
 from throttllem_env.prediction.kernels.judge import free_share
+from throttllem_env.types import FloatArray
 
 
 @inlined
@@ -66,7 +67,7 @@ def _first_iterations_s(future: Future, p: int, tables: TimeTables, clock: int, 
     batch, interval = min(max(piece.batch, 1), tables.decode.shape[1] - 1), piece.interval
     value_s, rise_s = tables.decode[clock, batch, interval, 0], tables.decode[clock, batch, interval, 1]
     if piece.batch == 0:
-        return count * value_s
+        return float(count * value_s)
     kv_sum = count * piece.kv_first + sum_grown(future.growth[p], piece.batch, count)
     share = (kv_sum - count * tables.knot_kv[interval]) * tables.per_block[interval]
-    return count * value_s + rise_s * share
+    return float(count * value_s + rise_s * share)

@@ -1,9 +1,10 @@
 """Search for the lowest clock that keeps every SLO (paper, section IV-D)."""
 
 from throttllem_env.compiled import inlined
-from throttllem_env.prediction.kernels.columns import FloatArray, Question, TimeTables
+from throttllem_env.prediction.kernels.columns import Question, TimeTables
 from throttllem_env.prediction.kernels.future import Future
 from throttllem_env.prediction.kernels.judge import keeps_slos, set_deadlines
+from throttllem_env.types import FloatArray
 
 
 @inlined
