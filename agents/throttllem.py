@@ -71,8 +71,7 @@ class Throttllem(BaseController):
         if telemetry.idle:
             return scenario.idle_mhz
         outlook = self._forecaster.outlook(telemetry)
-        clocks, predictor = scenario.gpu_spec.clocks_mhz, self._forecaster.predictor
-        self._last_mhz, _ = lowest_feasible_mhz(outlook, predictor, clocks, self._last_mhz)
+        self._last_mhz, _ = lowest_feasible_mhz(outlook, scenario.gpu_spec.clocks_mhz, self._last_mhz)
         return self._last_mhz
 
 

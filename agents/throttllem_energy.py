@@ -122,15 +122,9 @@ class ThrottllemEnergy(BaseController):
         return self._verdict(outlook, mhz).feasible
 
     def _verdict(self, outlook: Outlook, mhz: int) -> Verdict:
-        return judge(self._with_arrivals(outlook, mhz), self._forecaster.predictor, mhz)
-
-    def _with_arrivals(self, outlook: Outlook, mhz: int) -> Outlook:
-        """Fill the projected batch and KV up to where they will settle."""
+        """Judge with the projected batch and KV filled up to where they will settle."""
         load, state = self.long_run.load, self.long_run.steady(outlook.size, mhz)
         if load is None or state is None:
-            return outlook
-        projection = outlook.projection
-        batch = np.maximum(projection.batch, round(state.batch))
+            return judge(outlook, mhz)
         blocks = round(state.batch * load.context_tokens / self.assignment.scenario.engine.block_size)
-        filled = replace(projection, batch=batch, kv_blocks=np.maximum(projection.kv_blocks, blocks))
-        return replace(outlook, projection=filled)
+        return judge(outlook, mhz, batch_floor=round(state.batch), kv_floor=blocks)

@@ -7,7 +7,6 @@ from throttllem_env.agents.throttllem_energy import ThrottllemEnergy
 from throttllem_env.controller import Assignment, ControllerError, make_controller
 from throttllem_env.evaluation.runner import run_controller
 from throttllem_env.prediction import Forecaster, judge, make_length_predictor
-from throttllem_env.prediction.ips import iteration_time
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving import make_backend
 from throttllem_env.serving.workload import Workload
@@ -81,7 +80,7 @@ def test_the_reserve_is_a_share_of_the_slack_at_the_top_clock() -> None:
     telemetry = moment(controller, stream(4.0, 60.0), 50.0)
     lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
     outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
-    at_top = judge(outlook, iteration_time(SCENARIO), SCENARIO.top_mhz)
+    at_top = judge(outlook, SCENARIO.top_mhz)
     late = np.zeros(len(outlook.deadline_s), np.bool_)
     late[0] = True
     bound = controller.with_reserve(outlook, at_top, late).deadline_s

@@ -14,7 +14,9 @@ def test_figures_go_to_the_table_and_the_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", *options, "--repeats", "2", "--json", str(path)])
     assert result.exit_code == 0, result.output
     found = json.loads(path.read_text())["decision"]
-    assert [entry["agent"] for entry in found] == ["throttllem"] * 2 + ["max-frequency"] * 2
+    assert [entry["agent"] for entry in found] == ["throttllem"] * 2 + ["max-frequency"] * 2 + [
+        "compiled part"
+    ] * 2
     assert all(len(entry["p99_ms"]) == 2 for entry in found)
     assert result.output.count("throttllem") >= 2
 

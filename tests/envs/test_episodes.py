@@ -115,7 +115,7 @@ def test_length_predictors_that_look_see_the_requests_of_their_episode(make_env:
     lengths = env._observation._forecaster.lengths
     assert isinstance(lengths, OracleLengths)
     backend: Any = env._backend
-    np.testing.assert_array_equal(lengths._predicted, backend._trace.output_tokens)
+    np.testing.assert_array_equal(lengths.table.by_request, backend._trace.output_tokens)
 
 
 def test_projected_admission_is_served(scenario: Scenario, make_env: MakeEnv) -> None:

@@ -5,7 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from throttllem_env.evaluation.bench_decision import decision_latency, full_house, states_with
+from throttllem_env.evaluation.bench_decision import (
+    compiled_latency,
+    decision_latency,
+    full_house,
+    states_with,
+)
 from throttllem_env.scenario import load_scenario
 
 SCENARIO = load_scenario("llama2-13b-a100")
@@ -27,6 +32,13 @@ def test_every_repeat_is_kept() -> None:
     assert np.all((found.p50_ms > 0) & (found.p50_ms <= found.p99_ms))
     quick = decision_latency("max-frequency", SCENARIO, 8, decisions=20, repeats=3)
     assert np.median(quick.p50_ms) < np.median(found.p50_ms)
+
+
+def test_the_compiled_part_is_less_than_the_whole() -> None:
+    whole = decision_latency("throttllem", SCENARIO, 32, decisions=50, repeats=3)
+    part = compiled_latency(SCENARIO, 32, decisions=50, repeats=3)
+    assert (part.decisions, part.running) == (whole.decisions, whole.running)
+    assert 0 < np.min(part.p50_ms) < np.min(whole.p50_ms)
 
 
 @pytest.mark.parametrize(("running", "message"), [(0, "from 1 to"), (257, "max_num_seqs = 256")])

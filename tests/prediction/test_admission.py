@@ -5,6 +5,7 @@ import pytest
 
 from throttllem_env.prediction import Forecaster, ProjectedAdmission
 from throttllem_env.prediction.lengths import OracleLengths
+from throttllem_env.prediction.reference import admission
 from throttllem_env.scenario import Scenario, load_scenario
 from throttllem_env.serving.reference import ReferenceBackend
 from throttllem_env.slo import Slo
@@ -44,6 +45,23 @@ def test_projection_spares_preemptions_that_vllm_makes(burst: Trace) -> None:
     assert own.records().requests.preemptions.sum() > 0
     assert projected.records().requests.preemptions.sum() == 0
     assert not np.isnan(projected.records().requests.finish_s).any()
+
+
+@pytest.mark.parametrize("slo_s", [8.0, 15.0, 40.0])
+@pytest.mark.parametrize("tbt_s", [0.04, 0.2])
+def test_every_answer_is_the_plain_one(burst: Trace, slo_s: float, tbt_s: float) -> None:
+    forecaster = Forecaster.of(small_node(), Slo(slo_s, tbt_s, 0.99), OracleLengths(burst, 1024, 4096))
+    compiled, answers = ProjectedAdmission(forecaster), set()
+
+    def gate(telemetry: Telemetry) -> tuple[bool, bool]:
+        answers.add(compiled(telemetry))
+        assert compiled(telemetry) == admission(forecaster, telemetry)
+        return compiled(telemetry)
+
+    backend = ReferenceBackend(small_node(), gate)
+    backend.reset(burst, 0)
+    backend.advance(300.0)
+    assert {(False, False), (True, True)} <= answers  # some had to wait, some were lost
 
 
 def test_first_come_first_served(burst: Trace) -> None:

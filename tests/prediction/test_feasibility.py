@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from throttllem_env.prediction import (
     AnalyticIterationTime,
     Forecaster,
+    PrefillModel,
     judge,
     look_ahead,
     lowest_feasible_mhz,
 )
-from throttllem_env.prediction.feasibility import Outlook, deadlines_s, first_feasible, prefill_share
+from throttllem_env.prediction.feasibility import Outlook, deadlines_s, first_feasible
 from throttllem_env.prediction.lengths import OracleLengths
+from throttllem_env.prediction.reference import plain_outlook, prefill_share
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.reference import ReferenceBackend
 from throttllem_env.slo import Slo
@@ -37,17 +39,20 @@ def moment(seed: int, at_s: float, rate: float = 3.0) -> tuple[Telemetry, Trace]
     return backend.advance(at_s), trace
 
 
-def outlook_of(telemetry: Telemetry, trace: Trace, slo: Slo, **options) -> Outlook:  # type: ignore[no-untyped-def]
-    lengths = OracleLengths(trace, 1024, 4096)
-    return Forecaster.of(SCENARIO, slo, lengths, **options).outlook(telemetry)
+def forecaster_of(trace: Trace, slo: Slo, prefill: PrefillModel = "expected") -> Forecaster:
+    return Forecaster(SCENARIO, slo, OracleLengths(trace, 1024, 4096), M, prefill)
+
+
+def outlook_of(telemetry: Telemetry, trace: Trace, slo: Slo, prefill: PrefillModel = "expected") -> Outlook:
+    return forecaster_of(trace, slo, prefill).outlook(telemetry)
 
 
 @given(st.integers(0, 50), st.floats(5, 40), st.floats(8, 60))
 @settings(max_examples=40, deadline=None)
 def test_binary_search_equals_trying_every_clock(seed: int, at_s: float, slo_s: float) -> None:
     outlook = outlook_of(*moment(seed, at_s), Slo(slo_s, 0.2, 0.99))
-    feasible = [mhz for mhz in CLOCKS if judge(outlook, M, mhz).feasible]
-    found, ok = lowest_feasible_mhz(outlook, M, CLOCKS)
+    feasible = [mhz for mhz in CLOCKS if judge(outlook, mhz).feasible]
+    found, ok = lowest_feasible_mhz(outlook, CLOCKS)
     assert (found, ok) == ((feasible[0], True) if feasible else (CLOCKS[-1], False))
     assert feasible == [mhz for mhz in CLOCKS if feasible and mhz >= feasible[0]]  # monotone
 
@@ -58,7 +63,7 @@ def test_a_feasible_clock_keeps_deadlines_when_nobody_else_arrives() -> None:
     seen = int((trace.arrival_s <= telemetry.time_s).sum())
     alone = Trace(trace.arrival_s[:seen], trace.prompt_tokens[:seen], trace.output_tokens[:seen])
     slo = Slo(14.0, 0.2, 0.99)
-    mhz, ok = lowest_feasible_mhz(outlook_of(telemetry, alone, slo, prefill="pending"), M, CLOCKS)
+    mhz, ok = lowest_feasible_mhz(outlook_of(telemetry, alone, slo, prefill="pending"), CLOCKS)
     assert ok
     assert mhz < CLOCKS[-1]
     backend = ReferenceBackend(SCENARIO)
@@ -78,7 +83,7 @@ def test_projected_finish_times_equal_simulated_ones_at_a_fixed_clock() -> None:
     seen = int((trace.arrival_s <= telemetry.time_s).sum())
     alone = Trace(trace.arrival_s[:seen], trace.prompt_tokens[:seen], trace.output_tokens[:seen])
     outlook = outlook_of(telemetry, alone, Slo(25.0, 0.2, 0.99), prefill="pending")
-    projected = judge(outlook, M, CLOCKS[-1]).finish_s
+    projected = judge(outlook, CLOCKS[-1]).finish_s
     backend = ReferenceBackend(SCENARIO)
     backend.reset(alone, 5)
     backend.advance(1000.0)
@@ -92,7 +97,7 @@ def test_prefill_of_future_arrivals_lengthens_finish_times() -> None:
     telemetry, trace = moment(1, 30.0, rate=5.0)
     slo = Slo(25.0, 0.2, 0.99)
     finish = [
-        judge(outlook_of(telemetry, trace, slo, prefill=p), M, 1410).finish_s.max()
+        judge(outlook_of(telemetry, trace, slo, prefill=p), 1410).finish_s.max()
         for p in ("ignore", "pending", "expected")
     ]
     assert finish[0] <= finish[1] < finish[2]
@@ -100,7 +105,7 @@ def test_prefill_of_future_arrivals_lengthens_finish_times() -> None:
 
 def test_prefill_share_is_capped() -> None:
     telemetry, trace = moment(1, 30.0)
-    outlook = outlook_of(telemetry, trace, Slo(25.0, 0.2, 0.99))
+    outlook = plain_outlook(forecaster_of(trace, Slo(25.0, 0.2, 0.99)), telemetry)
     assert prefill_share(replace(outlook, prompt_token_rate=1e9), M, 210) == 0.9
     assert prefill_share(replace(outlook, prefill="pending"), M, 210) == 0.0
 
@@ -108,21 +113,23 @@ def test_prefill_share_is_capped() -> None:
 def test_a_lost_request_keeps_the_clock_at_the_top() -> None:
     telemetry, trace = moment(1, 30.0)
     outlook = outlook_of(telemetry, trace, Slo(1000.0, 0.2, 0.99))
-    assert lowest_feasible_mhz(outlook, M, CLOCKS)[1]
-    assert lowest_feasible_mhz(replace(outlook, lost=True), M, CLOCKS) == (CLOCKS[-1], False)
+    assert lowest_feasible_mhz(outlook, CLOCKS)[1]
+    assert lowest_feasible_mhz(replace(outlook, lost=True), CLOCKS) == (CLOCKS[-1], False)
 
 
 def test_a_cache_that_overflows_is_infeasible_at_any_clock() -> None:
     telemetry, trace = moment(1, 30.0)
     outlook = outlook_of(telemetry, trace, Slo(1000.0, 10.0, 0.99))
-    full = replace(outlook, projection=replace(outlook.projection, fits=False))
-    assert not judge(full, M, CLOCKS[-1]).feasible
+    full = replace(outlook, fits=False)
+    assert judge(outlook, CLOCKS[-1]).feasible
+    assert not judge(full, CLOCKS[-1]).feasible
+    assert lowest_feasible_mhz(full, CLOCKS) == (CLOCKS[-1], False)
 
 
 def test_the_tbt_slo_binds_by_itself() -> None:
     telemetry, trace = moment(1, 30.0)
-    loose = lowest_feasible_mhz(outlook_of(telemetry, trace, Slo(1e4, 0.2, 0.99)), M, CLOCKS)
-    tight = lowest_feasible_mhz(outlook_of(telemetry, trace, Slo(1e4, 0.05, 0.99)), M, CLOCKS)
+    loose = lowest_feasible_mhz(outlook_of(telemetry, trace, Slo(1e4, 0.2, 0.99)), CLOCKS)
+    tight = lowest_feasible_mhz(outlook_of(telemetry, trace, Slo(1e4, 0.05, 0.99)), CLOCKS)
     assert loose[0] < tight[0]
 
 
@@ -133,10 +140,11 @@ def test_margin_keeps_a_share_of_the_time_left() -> None:
 
 def test_look_ahead_follows_the_projection() -> None:
     telemetry, trace = moment(2, 30.0)
-    outlook = outlook_of(telemetry, trace, Slo(25.0, 0.2, 0.99), prefill="pending")
-    batch, kv = look_ahead(outlook, M, 1410, np.array([0.0, 5.0, 1e6]))
-    assert batch[0] == outlook.projection.batch[0]
-    assert kv[0] == outlook.projection.kv_blocks[0]
+    slo = Slo(25.0, 0.2, 0.99)
+    projection = plain_outlook(forecaster_of(trace, slo), telemetry).projection
+    batch, kv = look_ahead(outlook_of(telemetry, trace, slo, "pending"), 1410, np.array([0.0, 5.0, 1e6]))
+    assert batch[0] == projection.batch[0]
+    assert kv[0] == projection.kv_blocks[0]
     assert batch[0] >= batch[1] >= batch[2] == kv[2] == 0
 
 

@@ -34,24 +34,28 @@ def bench(
 ) -> None:
     """Time single decisions of controllers, by how many requests run.
 
-    Each figure is the median over the passes; the range over the passes stands beside it.
+    Each figure is the median over the passes; the range over the passes stands beside it. The compiled part
+    is that of the reference controller: lengths, projection and search.
     Exit status: 0 done, 1 a file could not be written, 2 wrong input, 130 interrupted.
     """
     import json
 
     from throttllem_env.cli.console import output, progress_bar, table
-    from throttllem_env.evaluation.bench_decision import decision_latency
+    from throttllem_env.evaluation.bench_decision import compiled_latency, decision_latency
     from throttllem_env.evaluation.settings import split_agents
     from throttllem_env.scenario import load_scenario
 
     loaded, counts, specs = load_scenario(scenario), _counts(running), split_agents(agents)
     found = []
     with progress_bar() as bar:
-        task = bar.add_task("timing decisions", total=len(specs) * len(counts))
+        task = bar.add_task("timing decisions", total=(len(specs) + 1) * len(counts))
         for agent in specs:
             for count in counts:
                 found.append(decision_latency(agent, loaded, count, decisions=decisions, repeats=repeats))
                 bar.advance(task)
+        for count in counts:
+            found.append(compiled_latency(loaded, count, decisions=decisions, repeats=repeats))
+            bar.advance(task)
     heads = ["agent", "running", "decisions", "p50 ms", "range", "p99 ms", "range"]
     output().print(table(heads, [_cells(one) for one in found], f"\nOne decision, {loaded.name}"))
     if json_file:
@@ -74,7 +78,7 @@ def _cells(one: "DecisionLatency") -> list[str]:
     """A row of the table."""
     cells = [one.agent, f"{one.running:.0f}", str(one.decisions)]
     for values in (one.p50_ms, one.p99_ms):
-        cells += [f"{median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"]
+        cells += [f"{median(values):.3f}", f"{min(values):.3f} to {max(values):.3f}"]
     return cells
 
 

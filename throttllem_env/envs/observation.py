@@ -1,9 +1,13 @@
-"""What an agent sees: telemetry and its projection as bounded numbers with names."""
+"""What an agent sees: telemetry and its projection as bounded numbers with names.
+
+The numbers come from compiled code (`kernels.observe`); `plain` computes each as its feature says.
+"""
 
 import gymnasium as gym
 import numpy as np
 
 from throttllem_env.envs.features import Feature, feature_groups
+from throttllem_env.envs.observer import Observer
 from throttllem_env.envs.view import Scales, View
 from throttllem_env.prediction import Forecaster
 from throttllem_env.types import ObservationArray, Telemetry
@@ -32,25 +36,28 @@ class Observation:
         self.features = tuple(feature for group in self._groups.values() for feature in group)
         self.names = tuple(feature.name for feature in self.features)
         self.space = _box(self.features)
-        self._boxes = {name: _box(group) for name, group in self._groups.items()}
-        self.dict_space = gym.spaces.Dict(dict(self._boxes))
+        self.dict_space = gym.spaces.Dict({name: _box(group) for name, group in self._groups.items()})
+        bounds = np.array([self.space.low, self.space.high], np.float32)
+        self._observer = Observer(forecaster, self._scales, bounds)
 
     def flat(self, telemetry: Telemetry) -> ObservationArray:
         """float32[n], the features in the order of `names`, within the bounds of `space`."""
-        return self._values(self.features, self.space, self._view(telemetry))
+        return self._observer.observe(telemetry)
 
     def grouped(self, telemetry: Telemetry) -> dict[str, ObservationArray]:
         """The same numbers, one array per group."""
-        view = self._view(telemetry)
-        return {name: self._values(group, self._boxes[name], view) for name, group in self._groups.items()}
+        row, begin = self.flat(telemetry), 0
+        groups = {}
+        for name, group in self._groups.items():
+            groups[name] = row[begin : begin + len(group)]
+            begin += len(group)
+        return groups
 
-    def _view(self, telemetry: Telemetry) -> View:
-        return View(telemetry, self._forecaster, self._scales)
-
-    @staticmethod
-    def _values(features: tuple[Feature, ...], box: gym.spaces.Box, view: View) -> ObservationArray:
-        values = np.array([feature.value(view) for feature in features], np.float32)
-        return np.clip(values, box.low, box.high, out=values)
+    def plain(self, telemetry: Telemetry) -> ObservationArray:
+        """The same as `flat`, feature by feature: slow, and what `flat` is held to."""
+        view = View(telemetry, self._forecaster, self._scales)
+        values = np.array([feature.value(view) for feature in self.features], np.float32)
+        return np.clip(values, self.space.low, self.space.high, out=values)
 
 
 def _box(features: tuple[Feature, ...]) -> gym.spaces.Box:

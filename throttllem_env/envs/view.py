@@ -8,7 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from throttllem_env.prediction import Forecaster, Outlook, Verdict, judge, look_ahead, lowest_feasible_mhz
+from throttllem_env.prediction import Forecaster, Verdict
+from throttllem_env.prediction.reference import (
+    PlainOutlook,
+    judge,
+    look_ahead,
+    lowest_feasible_mhz,
+    plain_outlook,
+)
 from throttllem_env.slo import deadlines_passed
 from throttllem_env.types import FloatArray, InstanceState, InstanceTelemetry, IntArray, Telemetry
 
@@ -133,9 +140,9 @@ class View:
         return missed / (self.rated_rps * self.elapsed_s)
 
     @cached_property
-    def outlook(self) -> Outlook:
+    def outlook(self) -> PlainOutlook:
         """The one projection that all projected features share."""
-        return self._forecaster.outlook(self.telemetry)
+        return plain_outlook(self._forecaster, self.telemetry)
 
     @cached_property
     def at_top(self) -> Verdict:

@@ -12,8 +12,13 @@ import numpy as np
 
 from throttllem_env.controller import Assignment, Controller
 from throttllem_env.evaluation.profile_cells import BEYOND_S
-from throttllem_env.prediction import Forecaster, Outlook, PrefillModel, make_length_predictor
-from throttllem_env.prediction.feasibility import iteration_times_s, prefill_share
+from throttllem_env.prediction import Forecaster, PrefillModel, make_length_predictor
+from throttllem_env.prediction.reference import (
+    PlainOutlook,
+    iteration_times_s,
+    plain_outlook,
+    prefill_share,
+)
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving import make_backend
 from throttllem_env.serving.workload import Workload
@@ -97,11 +102,11 @@ def _watch(
     forecaster: Forecaster,
     seed: int,
     every: int,
-) -> tuple[History, list[tuple[int, Outlook]]]:
+) -> tuple[History, list[tuple[int, PlainOutlook]]]:
     """Serve the trace one iteration at a time; the outlooks come with the number of their first iteration."""
     backend = make_backend("simulator", scenario)
     rows: list[tuple[float, float, int, int, int, bool]] = []
-    outlooks: list[tuple[int, Outlook]] = []
+    outlooks: list[tuple[int, PlainOutlook]] = []
     points = 0
     try:
         telemetry = backend.reset(workload.trace, seed)
@@ -110,7 +115,7 @@ def _watch(
                 backend.apply(controller.act(None, telemetry))
                 points += 1
                 if points % every == 0 and not telemetry.idle:
-                    outlooks.append((len(rows), forecaster.outlook(telemetry)))
+                    outlooks.append((len(rows), plain_outlook(forecaster, telemetry)))
             before = telemetry
             if before.idle:
                 telemetry = backend.advance(workload.trace.duration_s, stop_at_events=True)
@@ -135,7 +140,7 @@ def _row(before: Telemetry, after: Telemetry, block_size: int) -> tuple[float, f
 
 
 def _errors(
-    history: History, outlooks: list[tuple[int, Outlook]], forecaster: Forecaster, reach: str
+    history: History, outlooks: list[tuple[int, PlainOutlook]], forecaster: Forecaster, reach: str
 ) -> ProjectionError:
     batch: list[FloatArray] = []
     kv: list[FloatArray] = []
@@ -186,7 +191,7 @@ def _relative(projected: IntArray, real: IntArray) -> FloatArray:
     return errors
 
 
-def _projected_s(outlook: Outlook, forecaster: Forecaster, mhz: IntArray) -> Iterator[tuple[str, float]]:
+def _projected_s(outlook: PlainOutlook, forecaster: Forecaster, mhz: IntArray) -> Iterator[tuple[str, float]]:
     """Projected time of the first iterations, at the clocks that they really ran at, by prefill model."""
     for model in get_args(PrefillModel):
         asked = replace(outlook, prefill=model)

@@ -220,6 +220,17 @@ class ClockTable:
         watts: Values = base_w + prefill_load(self._power, self._size, tokens) * (self.prefill_w - base_w)
         return watts
 
+    @property
+    def prefill_coefficients(self) -> tuple[float, float, float, float, float]:
+        """Of the time of a chunk: floor, fixed, per token, bend (all in s) and per token of attention."""
+        return (
+            self.prefill_floor_s,
+            self._prefill_fixed_s,
+            self._prefill_per_token_s,
+            self._prefill_bend_s,
+            self.prefill_per_token2_s,
+        )
+
     def decode_power_w(self, decode_batch: int) -> float:
         """Power of one GPU at this clock while decode kernels run."""
         return self._decode_w[decode_batch]

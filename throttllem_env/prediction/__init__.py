@@ -7,11 +7,11 @@ from throttllem_env.prediction.feasibility import (
     Verdict,
     first_feasible,
     judge,
+    look_ahead,
     lowest_feasible_mhz,
 )
 from throttllem_env.prediction.iteration_time import AnalyticIterationTime, IterationTimePredictor
 from throttllem_env.prediction.lengths import LengthPredictor, make_length_predictor
-from throttllem_env.prediction.lookahead import look_ahead
 from throttllem_env.prediction.outlook import Forecaster
 from throttllem_env.prediction.scoreboard import Projection, Scoreboard, build_scoreboard, project
 

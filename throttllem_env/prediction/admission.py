@@ -1,11 +1,14 @@
 """Admission by projection (docs/design.md, The projection): may the head of the queue enter the engine now?
 
-First come, first served; a head that must wait blocks the rest and is tried again at every completion.
+First come, first served; a head that must wait blocks the rest and is tried again at every completion. It
+waits while the projected KV with it does not fit, or while, at the top clock, TBT would not hold or it would
+make somebody late who is not late without it. An empty engine takes it in any case.
 """
 
 import numpy as np
 
-from throttllem_env.prediction.feasibility import Outlook, Verdict, judge
+from throttllem_env.prediction.kernels.admission import ADMIT_LOST, NO_ROOM, WAIT, admit
+from throttllem_env.prediction.kernels.future import Future, new_future
 from throttllem_env.prediction.outlook import Forecaster
 from throttllem_env.types import RequestTable, Telemetry
 
@@ -16,6 +19,7 @@ class ProjectedAdmission:
     def __init__(self, forecaster: Forecaster) -> None:
         """Decide with the given forecaster."""
         self._forecaster = forecaster
+        self._future = self._new_future(64, 256)
 
     def __call__(self, telemetry: Telemetry) -> tuple[bool, bool]:
         """Judge the head of `telemetry.queue`.
@@ -27,37 +31,37 @@ class ProjectedAdmission:
             Whether to admit it now, and whether it is lost: its own deadline cannot be met, so it is
             served best-effort once its KV fits.
         """
-        if not (len(telemetry.active.running) or len(telemetry.active.waiting)):
-            return True, not self._own_deadline_met(self._with_head(telemetry))
-        outlook = self._with_head(telemetry)
-        if not outlook.projection.fits or not self._others_safe(telemetry, outlook):
-            return False, False
-        return True, not self._own_deadline_met(outlook)
+        f, waiting = self._forecaster, with_head(telemetry)
+        case = f.case(telemetry, waiting)
+        n = len(case.predicted)
+        if n > len(self._future.last_piece):
+            self._future = self._new_future(2 * n, len(self._future.pieces))
+        late = np.empty(n, np.bool_)
+        while True:
+            answer = admit(
+                case.columns,
+                case.running,
+                n,
+                case.predicted,
+                case.deadline_s,
+                case.limits,
+                case.tables,
+                case.question,
+                self._future,
+                late,
+            )
+            if answer != NO_ROOM:
+                return answer != WAIT, answer == ADMIT_LOST
+            needed = int(self._future.sweep[0]["pieces"])
+            self._future = self._new_future(len(self._future.last_piece), 2 * needed)
 
-    def _with_head(self, telemetry: Telemetry) -> Outlook:
-        """The outlook with the head, but nobody behind it, behind the engine's own queue."""
-        q = telemetry.queue
-        head = RequestTable(*(getattr(q, name)[:1] for name in RequestTable.__slots__))
-        waiting = RequestTable.concatenate([telemetry.active.waiting, head])
-        return self._forecaster.outlook(telemetry, waiting)
+    def _new_future(self, requests: int, pieces: int) -> Future:
+        engine = self._forecaster.scenario.engine
+        return new_future(requests, pieces, engine.block_size, engine.max_model_len)
 
-    def _others_safe(self, telemetry: Telemetry, outlook: Outlook) -> bool:
-        """Whether, at the top clock, TBT holds and the head makes nobody late.
 
-        Those who are late without it already are no reason to keep it waiting.
-        """
-        verdict = self._at_top(outlook)
-        kept = outlook.deadline_s[:-1] - verdict.finish_s[:-1] >= 0
-        if verdict.tbt_s > outlook.tbt_slo_s:
-            return False
-        if np.all(kept):
-            return True
-        before = self._forecaster.outlook(telemetry, telemetry.active.waiting)
-        late_before = self._at_top(before).finish_s > before.deadline_s
-        return bool(np.all(kept | late_before))
-
-    def _own_deadline_met(self, outlook: Outlook) -> bool:
-        return bool(self._at_top(outlook).finish_s[-1] <= outlook.deadline_s[-1])
-
-    def _at_top(self, outlook: Outlook) -> Verdict:
-        return judge(outlook, self._forecaster.predictor, self._forecaster.scenario.top_mhz)
+def with_head(telemetry: Telemetry) -> RequestTable:
+    """The engine's own queue with the head of the queue before it, but nobody behind the head."""
+    q = telemetry.queue
+    head = RequestTable(*(getattr(q, name)[:1] for name in RequestTable.__slots__))
+    return RequestTable.concatenate([telemetry.active.waiting, head])

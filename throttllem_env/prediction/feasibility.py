@@ -1,23 +1,40 @@
 """Which clocks keep every SLO: projected times, deadlines, and the search for the lowest clock.
 
-All functions are pure: the observation and the reference controller share them.
+All functions are pure: the observation and the reference controller share them. What they compute is
+compiled (`kernels`); `reference` has the plain form.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from throttllem_env.prediction.iteration_time import IterationTimePredictor
-from throttllem_env.prediction.scoreboard import Projection
+from throttllem_env.prediction.kernels import look_ahead as look_ahead_kernel
+from throttllem_env.prediction.kernels.columns import Question, TimeTables
+from throttllem_env.prediction.kernels.future import Future
+from throttllem_env.prediction.kernels.judge import MAX_PREFILL_SHARE, completions, time_pieces
+from throttllem_env.prediction.kernels.search import lowest_in_time
 from throttllem_env.slo import Slo
 from throttllem_env.types import FloatArray
+
+__all__ = [
+    "MAX_PREFILL_SHARE",
+    "Outlook",
+    "PrefillModel",
+    "Verdict",
+    "deadlines_s",
+    "first_feasible",
+    "judge",
+    "look_ahead",
+    "lowest_feasible_mhz",
+]
 
 PrefillModel = Literal["ignore", "pending", "expected"]
 """Which prefill a projection counts: none (the paper), that of known requests, also that of future ones."""
 
-MAX_PREFILL_SHARE = 0.9
+PREFILL_CODES: Mapping[PrefillModel, int] = {name: code for code, name in enumerate(get_args(PrefillModel))}
+"""As kernels know them, see `Question`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +42,29 @@ class Outlook:
     """A projection with everything that is needed to judge a clock.
 
     Attributes:
-        projection: B and KV.
+        future: B and KV, as pieces.
+        tables: Iteration times of the size, at every clock.
+        clocks: Index of each clock in the tables, by MHz.
         size: Instance size.
-        now_s: When it was made.
+        fits: Whether projected KV stays within capacity throughout.
         deadline_s: float64[n], by when each request must complete; infinity for lost ones.
         lost: Whether a lost request is on board: the clock then stays at the top.
-        tbt_slo_s: Bound on the mean time between tokens.
-        prompt_token_rate: Recent prompt tokens per second.
-        mean_prompt_tokens: Mean prompt of recent arrivals, tokens.
-        prefill: Which prefill counts.
+        question: What else to hold it against: now, the TBT SLO and the prefill that counts.
     """
 
-    projection: Projection
+    future: Future
+    tables: TimeTables
+    clocks: Mapping[int, int]
     size: int
-    now_s: float
+    fits: bool
     deadline_s: FloatArray
     lost: bool
-    tbt_slo_s: float
-    prompt_token_rate: float
-    mean_prompt_tokens: float
-    prefill: PrefillModel
+    question: Question
+
+    @property
+    def now_s(self) -> float:
+        """When it was made."""
+        return self.question.now_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,46 +99,7 @@ def deadlines_s(arrival_s: FloatArray, slo: Slo, now_s: float, margin: float) ->
     return result
 
 
-def prefill_share(outlook: Outlook, predictor: IterationTimePredictor, mhz: int) -> float:
-    """rho(f): share of time that the prompts of future arrivals will take, at most 0.9.
-
-    Recent prompt-token rate x prefill time per token at f. The time per token is that of a mean prompt
-    computed on the side of decode.
-    """
-    if outlook.prefill != "expected" or outlook.prompt_token_rate <= 0:
-        return 0.0
-    tokens = np.array([outlook.mean_prompt_tokens])
-    per_prompt_s = predictor.prefill_s(outlook.size, tokens, tokens**2, mhz)[0]
-    return min(
-        float(outlook.prompt_token_rate * per_prompt_s / outlook.mean_prompt_tokens), MAX_PREFILL_SHARE
-    )
-
-
-def iteration_times_s(
-    outlook: Outlook, predictor: IterationTimePredictor, mhz: int
-) -> tuple[FloatArray, FloatArray]:
-    """t[j] at a clock.
-
-    Returns:
-        float64[h] with decode only, float64[h] with the prefill of known requests (unless ignored).
-    """
-    p = outlook.projection
-    # An iteration that only prefills reads the weights as well, as a batch of one would.
-    decoding = p.decode_batch > 0
-    batch, kv_blocks = np.maximum(p.decode_batch, 1), np.where(decoding, p.kv_blocks, 0)
-    decode_s = predictor.decode_s(outlook.size, batch, kv_blocks, mhz)
-    if outlook.prefill == "ignore":
-        return decode_s, decode_s
-    total_s = decode_s
-    busy = np.flatnonzero(p.prefill_tokens)
-    if len(busy):
-        total_s = decode_s.copy()
-        tokens, attention = p.prefill_tokens[busy], p.prefill_attention[busy]
-        total_s[busy] += predictor.prefill_s(outlook.size, tokens, attention, mhz)
-    return decode_s, total_s
-
-
-def judge(outlook: Outlook, predictor: IterationTimePredictor, mhz: int) -> Verdict:
+def judge(outlook: Outlook, mhz: int, *, batch_floor: int = 0, kv_floor: int = 0) -> Verdict:
     """Project completions at a clock and hold them against the SLOs.
 
     finish_i = now + sum over j < end_i of t[j], divided by 1 - rho(f). The TBT SLO is a mean, so it is
@@ -126,25 +107,25 @@ def judge(outlook: Outlook, predictor: IterationTimePredictor, mhz: int) -> Verd
 
     Args:
         outlook: The projection and its deadlines.
-        predictor: M.
-        mhz: The clock.
+        mhz: The clock, one that the GPU supports.
+        batch_floor: The projected batch is taken to be at least this.
+        kv_floor: Projected KV blocks are taken to be at least this.
     """
-    if not len(outlook.projection):
+    n, clock = len(outlook.deadline_s), outlook.clocks[mhz]
+    if not n:
         return Verdict(np.empty(0), float("inf"), 0.0, True)
-    decode_s, total_s = iteration_times_s(outlook, predictor, mhz)
-    free_share = 1.0 - prefill_share(outlook, predictor, mhz)
-    finish_s = outlook.now_s + np.cumsum(total_s)[outlook.projection.end_iteration - 1] / free_share
+    finish_s = np.empty(n)
+    tbt_s = completions(
+        outlook.future, n, outlook.tables, clock, outlook.question, batch_floor, kv_floor, finish_s
+    )
     slack_s = float((outlook.deadline_s - finish_s).min())
-    tbt_s = float(decode_s.max()) / free_share
-    feasible = outlook.projection.fits and slack_s >= 0 and tbt_s <= outlook.tbt_slo_s
-    return Verdict(finish_s, slack_s, tbt_s, feasible)
+    return Verdict(
+        finish_s, slack_s, tbt_s, outlook.fits and slack_s >= 0 and tbt_s <= outlook.question.tbt_slo_s
+    )
 
 
 def lowest_feasible_mhz(
-    outlook: Outlook,
-    predictor: IterationTimePredictor,
-    clocks_mhz: tuple[int, ...],
-    guess_mhz: int | None = None,
+    outlook: Outlook, clocks_mhz: tuple[int, ...], guess_mhz: int | None = None
 ) -> tuple[int, bool]:
     """Search for the lowest clock that keeps every SLO (paper, section IV-D).
 
@@ -152,19 +133,37 @@ def lowest_feasible_mhz(
 
     Args:
         outlook: The projection and its deadlines.
-        predictor: M.
-        clocks_mhz: Clocks to choose from, ascending.
+        clocks_mhz: Clocks that the GPU supports, ascending.
         guess_mhz: Where to look first, such as the last answer; changes the cost, not the answer.
 
     Returns:
         The lowest feasible clock and True, or the top clock and False if none is.
     """
-    top = len(clocks_mhz) - 1
-    if outlook.lost:
-        return clocks_mhz[top], False
-    guess = top if guess_mhz is None else clocks_mhz.index(guess_mhz)
-    found = first_feasible(lambda index: judge(outlook, predictor, clocks_mhz[index]).feasible, 0, top, guess)
-    return (clocks_mhz[top], False) if found is None else (clocks_mhz[found], True)
+    top_mhz = clocks_mhz[-1]
+    if outlook.lost or not outlook.fits:
+        return top_mhz, False
+    guess = outlook.clocks[guess_mhz or top_mhz]
+    n, question = len(outlook.deadline_s), outlook.question
+    found = lowest_in_time(outlook.future, n, outlook.deadline_s, outlook.tables, question, guess)
+    return (top_mhz, False) if found < 0 else (clocks_mhz[found], True)
+
+
+def look_ahead(outlook: Outlook, mhz: int, horizons_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Projected batch and KV blocks some time from now, at a clock.
+
+    Args:
+        outlook: The projection.
+        mhz: The clock that is kept until then.
+        horizons_s: float64[k], seconds from now, ascending.
+
+    Returns:
+        float64[k] batch and float64[k] KV blocks; 0 after the last request's end.
+    """
+    batch, kv_blocks = np.empty(len(horizons_s)), np.empty(len(horizons_s))
+    future, tables, clock, question = outlook.future, outlook.tables, outlook.clocks[mhz], outlook.question
+    time_pieces(future, tables, clock, question, 0, 0)
+    look_ahead_kernel.look_ahead(future, tables, clock, question, horizons_s, batch, kv_blocks)
+    return batch, kv_blocks
 
 
 def first_feasible(feasible: Callable[[int], bool], low: int, high: int, guess: int) -> int | None:

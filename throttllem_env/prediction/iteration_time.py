@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from throttllem_env.prediction.kernels.columns import TimeTables
+from throttllem_env.prediction.time_tables import physics_tables
 from throttllem_env.scenario import Scenario
 from throttllem_env.types import FloatArray, IntArray
 
@@ -49,6 +51,15 @@ class IterationTimePredictor(Protocol):
         """
         ...
 
+    def tables(self, size: int, clocks_mhz: tuple[int, ...]) -> TimeTables:
+        """The same at every clock, as kernels read it; equal questions share one answer.
+
+        Args:
+            size: Tensor-parallel degree.
+            clocks_mhz: The clocks.
+        """
+        ...
+
 
 class AnalyticIterationTime:
     """M read off the latency model of the scenario's hardware, without measurement noise."""
@@ -70,3 +81,7 @@ class AnalyticIterationTime:
     def prefill_s(self, size: int, tokens: FloatArray, attention: FloatArray, mhz: int) -> FloatArray:
         """See `IterationTimePredictor`."""
         return self._physics[size].at(mhz).prefill_chunks_s(tokens, attention)
+
+    def tables(self, size: int, clocks_mhz: tuple[int, ...]) -> TimeTables:
+        """See `IterationTimePredictor`."""
+        return physics_tables(self._physics[size], clocks_mhz, self._block_size, self._max_batch)

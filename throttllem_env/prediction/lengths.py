@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from throttllem_env.prediction.kernels.columns import LengthTable, Requests
+from throttllem_env.prediction.kernels.lengths import predict
 from throttllem_env.suggest import nearest
 from throttllem_env.traces import Trace
 from throttllem_env.types import IntArray, RequestTable
@@ -40,26 +42,27 @@ class LengthPredictor(Protocol):
         ...
 
 
-def outlive(predicted: IntArray, requests: RequestTable, cap_tokens: int, max_model_len: int) -> IntArray:
-    """Set requests that outlived their prediction to the cap, else to their remaining context.
+NOTHING_KNOWN = np.empty(0, np.int64)
 
-    Args:
-        predicted: int64[n].
-        requests: n requests.
-        cap_tokens: Longest output that clients ask for.
-        max_model_len: Longest prompt plus output.
 
-    Returns:
-        int64[n], within the context and larger than what has been generated.
+class TabulatedLengths:
+    """A predictor that kernels can read.
+
+    Attributes:
+        table: What they read.
     """
-    generated = requests.generated_tokens
-    context = max_model_len - requests.prompt_tokens
-    cap = np.where(generated < cap_tokens, np.minimum(cap_tokens, context), context)
-    alive = np.where(predicted > generated, np.minimum(predicted, context), cap)
-    return np.maximum(alive, generated + 1)
+
+    table: LengthTable
+
+    def predict(self, requests: RequestTable) -> IntArray:
+        """See `LengthPredictor`."""
+        predicted = np.empty(len(requests), np.int64)
+        columns = Requests(*(getattr(requests, name) for name in Requests._fields))
+        predict(self.table, columns, len(requests), predicted)
+        return predicted
 
 
-class OracleLengths:
+class OracleLengths(TabulatedLengths):
     """Knows the true lengths."""
 
     name = "oracle"
@@ -69,16 +72,15 @@ class OracleLengths:
 
         Args:
             trace: The trace that is served; `request_id` indexes it.
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
         """
-        self._predicted = np.asarray(trace.output_tokens)
-        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
+        self.table = self._known(trace.output_tokens, cap_tokens, max_model_len)
 
-    def predict(self, requests: RequestTable) -> IntArray:
-        """The true lengths."""
-        predicted = self._predicted[requests.request_id]
-        return outlive(predicted, requests, self._cap_tokens, self._max_model_len)
+    @staticmethod
+    def _known(by_request: IntArray, cap_tokens: int, max_model_len: int) -> LengthTable:
+        nobody = np.zeros((1, 1), np.int64)
+        return LengthTable(np.array(by_request, np.int64), NOTHING_KNOWN, nobody, cap_tokens, max_model_len)
 
 
 class NoisyLengths(OracleLengths):
@@ -94,23 +96,24 @@ class NoisyLengths(OracleLengths):
             trace: The trace that is served.
             percent: P, the error that 95 % of requests stay within.
             seed: Seeds the errors.
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
         """
         super().__init__(trace, cap_tokens, max_model_len)
         self.name = f"noisy-{percent:g}"
         error = np.random.default_rng([seed, 0x1E46]).normal(0.0, percent / 100 / Z95, len(trace))
-        enlarged = self._predicted * np.maximum(1 + error, 0.0) * (1 + percent / 100)
-        self._predicted = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
+        enlarged = trace.output_tokens * np.maximum(1 + error, 0.0) * (1 + percent / 100)
+        by_request = np.maximum(np.ceil(enlarged).astype(np.int64), 1)
+        self.table = self._known(by_request, cap_tokens, max_model_len)
 
 
-class LearnedLengths:
+class LearnedLengths(TabulatedLengths):
     """A quantile of the output length given the prompt and the tokens generated so far.
 
     Lengths of past requests are binned by prompt length. For a request that has generated g tokens the
     prediction is the q-quantile among the past requests of its bin that went beyond g: the quantile is
-    the error bound, and a request that lives on is predicted anew. Beyond every past request `outlive`
-    applies.
+    the error bound, and a request that lives on is predicted anew. Beyond every past request it is
+    the cap, then what is left of the context.
     """
 
     name = "learned"
@@ -128,8 +131,8 @@ class LearnedLengths:
         Args:
             prompt_tokens: int64[m] of past requests.
             output_tokens: int64[m].
-            cap_tokens: See `outlive`.
-            max_model_len: See `outlive`.
+            cap_tokens: See `LengthTable`.
+            max_model_len: See `LengthTable`.
             quantile: Share of past requests that end by the predicted length.
 
         Raises:
@@ -139,25 +142,16 @@ class LearnedLengths:
             raise ValueError("length predictor 'learned': no past requests to learn from")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile = {quantile}: must lie between 0 and 1")
-        self._cap_tokens, self._max_model_len = cap_tokens, max_model_len
         shares = np.linspace(0, 1, PROMPT_BINS + 1)[1:-1]
-        edges = np.quantile(prompt_tokens, shares, method="inverted_cdf")
+        found = np.quantile(prompt_tokens, shares, method="inverted_cdf")
         # Edges are prompts that occurred, and none is the shortest: so no bin is empty.
-        self._edges = np.unique(edges[edges > prompt_tokens.min()])
-        bins = np.searchsorted(self._edges, prompt_tokens, side="right")
+        edges: IntArray = np.unique(found[found > prompt_tokens.min()]).astype(np.int64)
+        bins = np.searchsorted(edges, prompt_tokens, side="right")
         longest = int(output_tokens.max())
-        self._table = np.stack(
-            [
-                conditional_quantile(output_tokens[bins == b], quantile, longest)
-                for b in range(len(self._edges) + 1)
-            ]
+        by_progress = np.stack(
+            [conditional_quantile(output_tokens[bins == b], quantile, longest) for b in range(len(edges) + 1)]
         )
-
-    def predict(self, requests: RequestTable) -> IntArray:
-        """Look the quantiles up."""
-        bins = np.searchsorted(self._edges, requests.prompt_tokens, side="right")
-        generated = np.minimum(requests.generated_tokens, self._table.shape[1] - 1)
-        return outlive(self._table[bins, generated], requests, self._cap_tokens, self._max_model_len)
+        self.table = LengthTable(NOTHING_KNOWN, edges, by_progress, cap_tokens, max_model_len)
 
 
 def conditional_quantile(lengths: IntArray, quantile: float, longest: int) -> IntArray:

@@ -180,7 +180,7 @@ class _Future:
     def _budget(self, iteration: int) -> int:
         """Tokens left in an iteration after everyone that decodes and what was already prefilled."""
         decoding = self._batch[iteration] - self._prefills[iteration]
-        return int(self._engine.max_num_batched_tokens - decoding - self._tokens[iteration])
+        return max(int(self._engine.max_num_batched_tokens - decoding - self._tokens[iteration]), 0)
 
     def _admission_iteration(self, blocks: int) -> int:
         """First iteration, from where the replay stands, with free blocks, a free seat and budget."""

@@ -128,7 +128,7 @@ class TimelineRecorder:
         mhz = telemetry.active.frequency_mhz
         due_s = telemetry.time_s // SAMPLE_S * SAMPLE_S + self._ahead_s
         horizon_s = np.array([due_s - telemetry.time_s])
-        batch, kv = look_ahead(outlook, self._forecaster.predictor, mhz, horizon_s)
+        batch, kv = look_ahead(outlook, mhz, horizon_s)
         share = kv[0] / telemetry.active.kv_blocks_total
         self._projections.append((due_s, float(batch[0]), float(share)))
 

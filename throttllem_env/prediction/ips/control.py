@@ -8,6 +8,8 @@ from pathlib import Path
 from throttllem_env.prediction.ips.profile import ProfileError
 from throttllem_env.prediction.ips.table import TABLE_FILE, DecodeLookup, IpsTable
 from throttllem_env.prediction.iteration_time import AnalyticIterationTime, IterationTimePredictor
+from throttllem_env.prediction.kernels.columns import TimeTables
+from throttllem_env.prediction.time_tables import prefill_coefficients
 from throttllem_env.scenario import Scenario
 from throttllem_env.types import FloatArray, IntArray
 
@@ -25,6 +27,7 @@ class TabulatedIterationTime:
         self.lookup = lookup
         self.identity = f"M {lookup.digest[:12]}"
         self._prefill = AnalyticIterationTime(scenario)
+        self._physics = {size: scenario.physics(size) for size in scenario.sizes}
 
     def decode_s(self, size: int, batch: IntArray, kv_blocks: IntArray, mhz: int) -> FloatArray:
         """See `IterationTimePredictor` and `DecodeLookup.decode_s`."""
@@ -33,6 +36,10 @@ class TabulatedIterationTime:
     def prefill_s(self, size: int, tokens: FloatArray, attention: FloatArray, mhz: int) -> FloatArray:
         """See `IterationTimePredictor`."""
         return self._prefill.prefill_s(size, tokens, attention, mhz)
+
+    def tables(self, size: int, clocks_mhz: tuple[int, ...]) -> TimeTables:
+        """See `IterationTimePredictor` and `DecodeLookup.tables`."""
+        return self.lookup.tables(size, clocks_mhz, prefill_coefficients(self._physics[size], clocks_mhz))
 
 
 def iteration_time(scenario: Scenario) -> IterationTimePredictor:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from throttllem_env.prediction.ips.model import IpsModel
 from throttllem_env.prediction.ips.profile import ProfileError, ProfileInfo, Samples
+from throttllem_env.prediction.kernels.columns import TimeTables
+from throttllem_env.prediction.time_tables import interval_tables
 from throttllem_env.types import FloatArray, IntArray
 
 TABLE_FILE = "table.npz"
@@ -190,6 +192,7 @@ class DecodeLookup:
         self.table = table
         self.digest = table.digest()
         self._layers: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
+        self._tables: dict[tuple[int, tuple[int, ...]], TimeTables] = {}
         self._places = {size: self._place(row) for row, size in enumerate(table.sizes)}
         self._max_batch = int(table.batch[-1])
         self._columns = table.kv_blocks.shape[1] - 1
@@ -200,12 +203,35 @@ class DecodeLookup:
         return cell_of(knots, np.arange(int(knots[-1]) + 1, dtype=np.float64))
 
     def _layer(self, size: int, mhz: int) -> tuple[FloatArray, FloatArray]:
-        """Value and rise per KV interval, float64[(max batch + 1) x (k - 1)] each, flat; row 0 is row 1."""
+        """Value and rise per KV interval, float64[(max batch + 1) x (k - 1)] each, flat."""
+        rows = self._rows(size, mhz)
+        return rows[:, :-1].ravel(), np.diff(rows, axis=1).ravel()
+
+    def _rows(self, size: int, mhz: int) -> FloatArray:
+        """float64[max batch + 1, k], durations at the knots of KV; row 0 is row 1."""
         table = self.table
         i, u = cell_of(table.batch.astype(np.float64), np.arange(self._max_batch + 1, dtype=np.float64))
         values = table.at(size, mhz)
-        rows = (1 - u)[:, np.newaxis] * values[i] + u[:, np.newaxis] * values[i + 1]
-        return rows[:, :-1].ravel(), np.diff(rows, axis=1).ravel()
+        rows: FloatArray = (1 - u)[:, np.newaxis] * values[i] + u[:, np.newaxis] * values[i + 1]
+        return rows
+
+    def tables(self, size: int, clocks_mhz: tuple[int, ...], prefill: FloatArray) -> TimeTables:
+        """All clocks of a size, as kernels read them.
+
+        Args:
+            size: A size that was profiled.
+            clocks_mhz: The clocks.
+            prefill: float64[clocks, 5], see `ClockTable.prefill_coefficients`.
+
+        Raises:
+            ProfileError: A clock that was not profiled.
+        """
+        key = size, clocks_mhz
+        if key not in self._tables:
+            knots_kv = self.table.kv_blocks[self.table.sizes.index(size)]
+            layers = np.stack([self._rows(size, mhz) for mhz in clocks_mhz])
+            self._tables[key] = interval_tables(layers, knots_kv, prefill)
+        return self._tables[key]
 
     def decode_s(self, size: int, batch: IntArray, kv_blocks: IntArray, mhz: int) -> FloatArray:
         """See `IterationTimePredictor`; beyond the largest batch or the capacity the edge holds.
