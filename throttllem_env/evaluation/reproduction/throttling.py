@@ -147,6 +147,6 @@ def _figure(answers: Answers) -> "Figure":
     panels[0].annotate(
         "paper, mean", (4.5, 100 * paper.THROTTLING_MEAN), fontsize=8, color=FAINT, va="bottom", ha="right"
     )
-    panels[0].set_ylim(0, 36)
+    panels[0].set_ylim(0, 42)
     panels[0].legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
     return figure
