@@ -48,10 +48,10 @@ def test_a_failed_run_is_status_1_and_the_rest_is_written(
 ) -> None:
     run_one = module.run_one
 
-    def sometimes(settings: Any, scenario: Any, agent: str, seed: int, progress: Any) -> Any:
+    def sometimes(settings: Any, scenario: Any, agent: str, *others: Any) -> Any:
         if agent == "throttllem":
             raise ZeroDivisionError("nothing to divide by")
-        return run_one(settings, scenario, agent, seed, progress)
+        return run_one(settings, scenario, agent, *others)
 
     monkeypatch.setattr(module, "run_one", sometimes)
     done = throttllem(
