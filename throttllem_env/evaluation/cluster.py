@@ -7,6 +7,7 @@ fails every later call in its turn. As tasks, calls go to whichever core is free
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 CLUSTERS = ("ray",)
 ADDRESS = "RAY_ADDRESS"
+CONNECT_S = 5.0
 CLOSE_S = 10.0
 """Longest wait for calls that were called off."""
 
@@ -55,11 +57,8 @@ def connect(cluster: str, jobs: int | None = None) -> "RayTasks":
     address = cluster.partition(":")[2] or os.environ.get(ADDRESS, "")
     if not address:
         raise ValueError(f"cluster = {cluster!r}: {ADDRESS} is not set; set it, or give ray:ADDRESS")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ValueError(f"cluster = {cluster!r}: needs Ray: pip install 'throttllem-env[ray]'") from None
+    _check_reachable(cluster, address)
+    ray = _import_ray(cluster, address)
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -72,6 +71,30 @@ def connect(cluster: str, jobs: int | None = None) -> "RayTasks":
         place.close()
         raise
     return place
+
+
+def _check_reachable(cluster: str, address: str) -> None:
+    """Ask first: Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError(f"cluster = {cluster!r}: expected an address such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ValueError(f"cluster = {cluster!r}: nothing answers at {address}: {error}") from error
+
+
+def _import_ray(cluster: str, address: str) -> Any:
+    """Ray, told before its import what it reads only then."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address.startswith(("127.0.0.1:", "localhost:")):
+        # Else Ray takes the machine's outer address, where a cluster on loopback does not listen.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ValueError(f"cluster = {cluster!r}: needs Ray: pip install 'throttllem-env[ray]'") from None
+    return ray
 
 
 class RayTasks:
@@ -95,7 +118,7 @@ class RayTasks:
         nodes = f"{len(self._nodes)} node{'s' if len(self._nodes) != 1 else ''}"
         self.description = f"Ray cluster at {address}: {nodes}, {cores} cores"
         # A call whose worker died may have been the reason, so Ray must not make it again.
-        self._task = ray.remote(_call).options(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
+        self._task: Any = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_call)
         self._running: set[Any] = set()
 
     def check_sources(self) -> None:

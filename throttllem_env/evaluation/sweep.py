@@ -6,6 +6,7 @@ one file each. The process that started the sweep writes them, so workers need n
 
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,12 +95,13 @@ def sweep(
         done = {key: result for key, result in found.items() if result is not None}
     on_start(set(done))
     missing = [key for key in calls if key not in done]
-    for index, ended in stream(place, _guarded, [(function, calls[key]) for key in missing]):
-        key, result = missing[index], Failed(str(ended)) if isinstance(ended, LostWorkerError) else ended
-        if shelf and not isinstance(result, Failed):
-            shelf.keep(key, result)
-        done[key] = result
-        on_result(key)
+    with closing(stream(place, _guarded, [(function, calls[key]) for key in missing])) as results:
+        for index, ended in results:
+            key, result = missing[index], Failed(str(ended)) if isinstance(ended, LostWorkerError) else ended
+            if shelf and not isinstance(result, Failed):
+                shelf.keep(key, result)
+            done[key] = result
+            on_result(key)
     return {key: done[key] for key in calls}
 
 

@@ -6,8 +6,9 @@ is the place, where a thread has its calls made. A worker that dies takes one ca
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -160,7 +161,7 @@ def open_place(jobs: int | None = None, cluster: str | None = None) -> Iterator[
 
 def stream(
     place: Place, function: Callable[..., T], calls: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, T | LostWorkerError]]:
+) -> Generator[tuple[int, T | LostWorkerError], None, None]:
     """Call a function with many argument tuples and give results as they come.
 
     Args:
@@ -169,12 +170,12 @@ def stream(
         calls: Its arguments, one tuple per call, started in this order.
 
     Yields:
-        Which call, and what it returned or that its worker died.
+        Which call, and what it returned or that its worker died. Closing it calls off what is left.
     """
     from joblib import Parallel, delayed
 
     work = (delayed(_placed)(place, index, function, arguments) for index, arguments in enumerate(calls))
-    yield from Parallel(
+    results = Parallel(
         n_jobs=max(min(place.jobs, len(calls)), 1),
         backend="threading",
         return_as="generator_unordered",
@@ -182,6 +183,15 @@ def stream(
         # More would be taken from `calls` and wait in a thread's stead.
         pre_dispatch="n_jobs",
     )(work)
+    try:
+        # Not `yield from`, which would close it before the warning is off.
+        for result in results:  # noqa: UP028
+            yield result
+    finally:
+        with warnings.catch_warnings():
+            # joblib warns of work that is called off, which whoever interrupted it knows.
+            warnings.simplefilter("ignore")
+            results.close()
 
 
 def _placed(
@@ -209,8 +219,8 @@ def run_parallel(function: Callable[..., T], calls: Iterable[tuple[Any, ...]], j
     """
     work = list(calls)
     found: dict[int, T] = {}
-    with open_place(min(jobs, max(len(work), 1))) as place:
-        for index, result in stream(place, function, work):
+    with open_place(min(jobs, max(len(work), 1))) as place, closing(stream(place, function, work)) as results:
+        for index, result in results:
             if isinstance(result, LostWorkerError):
                 raise result
             found[index] = result
