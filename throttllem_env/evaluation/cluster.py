@@ -66,7 +66,7 @@ def connect(cluster: str, jobs: int | None = None) -> "RayTasks":
             raise ValueError(f"cluster = {cluster!r}: cannot connect: {error}") from error
     place = RayTasks(address, jobs)
     try:
-        place.check_sources()
+        place.check_sources(source_digest())
     except BaseException:
         place.close()
         raise
@@ -121,15 +121,17 @@ class RayTasks:
         self._task: Any = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_call)
         self._running: set[Any] = set()
 
-    def check_sources(self) -> None:
+    def check_sources(self, ours: str) -> None:
         """Make sure that all nodes compute what this process would.
+
+        Args:
+            ours: What `source_digest` says here.
 
         Raises:
             ValueError: A node has another version of this package, or none.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        ours = source_digest()
         asked = {}
         for node in self._nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -95,7 +95,7 @@ def sweep(
         done = {key: result for key, result in found.items() if result is not None}
     on_start(set(done))
     missing = [key for key in calls if key not in done]
-    with closing(stream(place, _guarded, [(function, calls[key]) for key in missing])) as results:
+    with closing(stream(place, _guarded, [(function, *calls[key]) for key in missing])) as results:
         for index, ended in results:
             key, result = missing[index], Failed(str(ended)) if isinstance(ended, LostWorkerError) else ended
             if shelf and not isinstance(result, Failed):
@@ -105,7 +105,7 @@ def sweep(
     return {key: done[key] for key in calls}
 
 
-def _guarded(function: Callable[..., T], arguments: tuple[Any, ...]) -> T | Failed:
+def _guarded(function: Callable[..., T], *arguments: Any) -> T | Failed:
     """One call; an error becomes a result, so that it takes no other call along."""
     try:
         return function(*arguments)

@@ -49,7 +49,7 @@ class Place(Protocol):
         ...
 
     def share(self, value: T) -> T:
-        """Bring a large value near all workers once; what returns is an argument in its stead."""
+        """Bring a large value near all workers once; what returns is an argument of calls in its stead."""
         ...
 
     def close(self) -> None:
