@@ -59,12 +59,13 @@ def connect(cluster: str, jobs: int | None = None) -> "RayTasks":
         raise ValueError(f"cluster = {cluster!r}: {ADDRESS} is not set; set it, or give ray:ADDRESS")
     _check_reachable(cluster, address)
     ray = _import_ray(cluster, address)
-    if not ray.is_initialized():
+    opened = not ray.is_initialized()
+    if opened:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(f"cluster = {cluster!r}: cannot connect: {error}") from error
-    place = RayTasks(address, jobs)
+    place = RayTasks(address, jobs, disconnect=opened)
     try:
         place.check_sources(source_digest())
     except BaseException:
@@ -102,16 +103,18 @@ class RayTasks:
 
     shared_memory = False
 
-    def __init__(self, address: str, jobs: int | None = None) -> None:
+    def __init__(self, address: str, jobs: int | None = None, *, disconnect: bool = True) -> None:
         """Take stock of it.
 
         Args:
             address: Where it is, for people.
             jobs: Calls at once; None for all its cores.
+            disconnect: Whether closing ends the connection, which somebody else may have made.
         """
         import ray
 
         self._ray: Any = ray
+        self._disconnect = disconnect
         self._nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         cores = int(sum(node["Resources"]["CPU"] for node in self._nodes))
         self.jobs = jobs or max(cores, 1)
@@ -168,13 +171,14 @@ class RayTasks:
         return ref
 
     def close(self) -> None:
-        """Call off what runs, and disconnect."""
+        """Call off what runs."""
         for ref in list(self._running):
             self._ray.cancel(ref, force=True)
         deadline_s = time.monotonic() + CLOSE_S
         while self._running and time.monotonic() < deadline_s:
             time.sleep(0.05)
-        self._ray.shutdown()
+        if self._disconnect:
+            self._ray.shutdown()
 
 
 def _call(function: Callable[..., T], *arguments: Any) -> T:
