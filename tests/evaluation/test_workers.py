@@ -48,7 +48,7 @@ def test_results_come_as_they_are_there() -> None:
 
     with open_place(2) as place:
         # The first call of a process takes its start-up too; hence much longer than that.
-        assert [index for index, _ in stream(place, after, [(3.0,), (0.0,), (0.0,), (0.0,)])] == [1, 2, 3, 0]
+        assert [index for index, _ in stream(place, after, [(5.0,), (0.0,), (0.0,), (0.0,)])] == [1, 2, 3, 0]
 
 
 @pytest.fixture(params=[1, 2])
