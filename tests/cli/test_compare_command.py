@@ -48,10 +48,10 @@ def test_a_failed_run_is_status_1_and_the_rest_is_written(
 ) -> None:
     run_one = module.run_one
 
-    def sometimes(settings: Any, scenario: Any, agent: str, seed: int, progress: Any) -> Any:
+    def sometimes(settings: Any, scenario: Any, agent: str, *others: Any) -> Any:
         if agent == "throttllem":
             raise ZeroDivisionError("nothing to divide by")
-        return run_one(settings, scenario, agent, seed, progress)
+        return run_one(settings, scenario, agent, *others)
 
     monkeypatch.setattr(module, "run_one", sometimes)
     done = throttllem(
@@ -62,6 +62,18 @@ def test_a_failed_run_is_status_1_and_the_rest_is_written(
     assert "throttllem, seed 0 failed: ZeroDivisionError: nothing to divide by" in done.stderr
     assert "max-frequency" in done.stdout
     assert "Failed runs" in (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+
+
+def test_given_again_it_runs_only_what_is_missing(throttllem: Throttllem, scenario_file: Path) -> None:
+    arguments = ("compare", "--scenario", scenario_file, "--trace", TRACE, "--duration", 10, "--out", "out")
+    agent = ("--agents", "max-frequency")
+    assert not throttllem(*arguments, *agent).stderr
+    more = throttllem(*arguments, *agent, "--seeds", 2)
+    assert more.stderr == "continuing: 1 of 2 runs were there\n"
+    again = throttllem(*arguments, *agent, "--seeds", 2)
+    assert again.stderr == "continuing: 2 of 2 runs were there\n"
+    assert again.stdout == more.stdout
+    assert not throttllem(*arguments, *agent, "--seeds", 2, "--fresh").stderr
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(
@@ -96,6 +108,25 @@ def wait_until_running(folder: Path) -> None:
                 return
         time.sleep(0.1)
     pytest.fail("no run has started")
+
+
+def test_what_was_done_before_ctrl_c_is_not_done_again(scenario_file: Path, tmp_path: Path) -> None:
+    arguments = ["compare", "--scenario", scenario_file, "--trace", TRACE, "--out", "out", "--jobs", 2]
+    command = [*MAIN, *map(str, arguments), "--seeds", "30", "--agents", "max-frequency"]
+    runs = tmp_path / "out" / "runs"
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline_s = time.monotonic() + 30
+    while not list(runs.glob("*.npz")) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "error: interrupted\n"
+    done = len(list(runs.glob("*.npz")))
+    assert 0 < done < 30
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert again.stderr == f"continuing: {done} of 30 runs were there\n"
+    assert len(list(runs.glob("*.npz"))) == 30
 
 
 def wait_until_gone(group: int) -> None:

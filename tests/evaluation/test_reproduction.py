@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from throttllem_env.evaluation import identity
 from throttllem_env.evaluation.reproduction import clocks, engines, projections, sizes, tasks, throttling
 from throttllem_env.evaluation.reproduction.limits import LimitTask, least_powers, minute_rates
 from throttllem_env.evaluation.reproduction.page import Found, write_reproduction
@@ -54,12 +55,11 @@ def test_other_data_source_or_settings_are_computed_again(
     before.add(tasks.key(RunTask("llama3-8b-a100", "max-frequency", load=0.9), traces))
     before.add(tasks.key(RunTask("llama3-8b-h100", "max-frequency", load=0.8), traces))
     before.add(tasks.key(ProjectionTask("llama3-8b-a100", "max-frequency", load=0.8), traces))
-    monkeypatch.setattr(tasks, "source_digest", lambda: "other")
+    monkeypatch.setattr(identity, "source_digest", lambda: "other")
     before.add(tasks.key(TASK, traces))
     monkeypatch.undo()
     with (traces / tasks.TRACE_FILES["conv"]).open("a", encoding="utf-8") as file:
         file.write("2023-11-16 18:01:59.0000000,5,5\n")
-    tasks._file_digest.cache_clear()
     before.add(tasks.key(TASK, traces))
     assert len(before) == 6
 

@@ -20,6 +20,8 @@ EPILOG = "\n\n".join(
         "[cyan]throttllem compare --trace azure-2023-conv --load 0.9 --seeds 5 --jobs 4[/cyan]",
         "Parameters of an agent follow a colon:",
         "[cyan]throttllem compare --agents max-frequency,static-frequency:mhz=990,throttllem[/cyan]",
+        "On a Ray cluster; interrupted, the same command goes on where it stopped:",
+        "[cyan]throttllem compare --seeds 20 --cluster ray:10.0.0.1:6379[/cyan]",
         "The results in TensorBoard:",
         "[cyan]tensorboard --logdir out/compare/tb[/cyan]",
     ]
@@ -68,14 +70,29 @@ def compare(
         float | None,
         typer.Option(help="Serve only this many seconds of the trace.", show_default="all of it"),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at once, each in a process of its own.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md, plots and tb.")] = Path(
-        "out/compare"
-    ),
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs at once, each in a process of its own.", show_default="1, or all cores of the cluster"
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on a Ray cluster: ray (at RAY_ADDRESS) or ray:ADDRESS.", show_default="this machine"
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run again what is in the folder from an earlier time.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Folder for results.json, results.md, plots, tb, and the runs.")
+    ] = Path("out/compare"),
 ) -> None:
     """Run agents on the same trace and compare energy and SLO attainment.
 
-    Prints a table and writes results.json, results.md, plots and TensorBoard events.
+    Prints a table and writes results.json, results.md, plots and TensorBoard events. Every run is kept in
+    the folder as soon as it is done; given again, the command runs only what is missing or was changed.
     Exit status: 0 done, 1 a run failed, 2 wrong input, 130 interrupted.
     """
     from throttllem_env.evaluation.output import prepare_folder, write_outputs
@@ -96,6 +113,8 @@ def compare(
         duration_s=duration,
         jobs=jobs,
         out=out,
+        cluster=cluster,
+        fresh=fresh,
     )
     settings.check()
     prepare_folder(out)
@@ -136,7 +155,7 @@ def run_with_progress(settings: "Settings") -> "Comparison":
 
         with progress_bar(Bar) as bar:
             bar.add_task("starting", total=runs)
-            return compare_agents(settings, shares)
+            return compare_agents(settings, shares, lambda text: typer.echo(text, err=True))
 
 
 def show(document: dict[str, Any]) -> None:

@@ -1,42 +1,24 @@
 """Run agents on the same replicas of a trace, one after another or side by side."""
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from throttllem_env.controller import Assignment, make_controller
-from throttllem_env.evaluation.runner import RunResult, run_controller
+from throttllem_env.evaluation.identity import agent_identity, fingerprint, scenario_identity
+from throttllem_env.evaluation.run_file import Run, dump_run, load_run
+from throttllem_env.evaluation.runner import run_controller
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
-from throttllem_env.evaluation.workers import run_parallel
+from throttllem_env.evaluation.sweep import Failed, Shelf, sweep
+from throttllem_env.evaluation.workers import Place, open_place
 from throttllem_env.prediction import make_length_predictor
 from throttllem_env.scenario import Scenario, load_scenario
-from throttllem_env.serving.workload import Workload, prepare_workload
+from throttllem_env.serving.workload import TraceSource, Workload, is_synthetic, prepare_workload
 from throttllem_env.slo import Slo
-from throttllem_env.traces import OverLengthCounts
+from throttllem_env.traces import load_trace
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One agent on one replica of the trace.
-
-    Attributes:
-        agent: The controller as it was named.
-        seed: Seed of the replica and of everything drawn in the run.
-        trace_digest: SHA-256 of the requests served.
-        past_digest: SHA-256 of the requests that length predictors learned from.
-        over_length: Requests longer than the model takes, in the whole trace before any cut.
-        speed: Factor by which the trace's time was compressed.
-        result: What happened.
-    """
-
-    agent: str
-    seed: int
-    trace_digest: str
-    past_digest: str
-    over_length: OverLengthCounts
-    speed: float
-    result: RunResult
+Notify = Callable[[str], None]
+"""Told in one line what a person wants to know while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +66,16 @@ class Comparison:
         return [run for run in self.runs if run.agent == agent]
 
 
-def compare(settings: Settings, shares: Shares | None = None) -> Comparison:
+def compare(settings: Settings, shares: Shares | None = None, notify: Notify = lambda _: None) -> Comparison:
     """Run every agent on every seed.
 
-    A run that fails is reported in the result and leaves the others alone.
+    A run that fails is reported in the result and leaves the others alone. Where the settings have a folder,
+    every run is kept in it as soon as it is done, and is not run again.
 
     Args:
         settings: What to compare.
         shares: Told how far each run is: `len(settings.agents) * settings.seeds` numbers.
+        notify: Told which cluster is used, and how many runs were there.
 
     Raises:
         ValueError: Bad input, found before the first run; names the field, the value and what is valid.
@@ -99,9 +83,16 @@ def compare(settings: Settings, shares: Shares | None = None) -> Comparison:
     scenario = check(settings)
     slo = scenario.latency_slo(settings.slo_scale)
     pairs = [(agent, seed) for agent in settings.agents for seed in range(settings.seeds)]
-    done = _run_all(settings, scenario, pairs, shares)
+    with open_place(settings.jobs, settings.cluster) as place:
+        if place.description:
+            notify(place.description)
+        done = _run_all(place, settings, scenario, pairs, shares, notify)
     runs = tuple(run for run in done if isinstance(run, Run))
-    failures = tuple(run for run in done if isinstance(run, Failure))
+    failures = tuple(
+        Failure(*pair, run.error, run.traceback)
+        for pair, run in zip(pairs, done, strict=True)
+        if isinstance(run, Failed)
+    )
     return Comparison(settings, scenario, slo, runs, failures)
 
 
@@ -144,6 +135,7 @@ def run_one(
     agent: str,
     seed: int,
     progress: Callable[[float], None] | None = None,
+    source: TraceSource | None = None,
 ) -> Run:
     """Run one agent on one replica.
 
@@ -153,8 +145,9 @@ def run_one(
         agent: The controller.
         seed: The replica.
         progress: Told how far the run is, from 0 to 1.
+        source: The trace that the settings name, where it cannot be read here.
     """
-    workload = _workload(settings, scenario, seed)
+    workload = _workload(settings, scenario, seed, source)
     result = run_controller(
         make_controller(agent),
         scenario,
@@ -170,9 +163,11 @@ def run_one(
     return Run(agent, seed, *digests, workload.over_length, workload.speed, result)
 
 
-def _workload(settings: Settings, scenario: Scenario, seed: int) -> Workload:
+def _workload(
+    settings: Settings, scenario: Scenario, seed: int, source: TraceSource | None = None
+) -> Workload:
     return prepare_workload(
-        settings.trace,
+        settings.trace if source is None else source,
         scenario,
         load=settings.load,
         part=settings.split,
@@ -182,27 +177,69 @@ def _workload(settings: Settings, scenario: Scenario, seed: int) -> Workload:
 
 
 def _run_all(
-    settings: Settings, scenario: Scenario, pairs: list[tuple[str, int]], shares: Shares | None
-) -> list[Run | Failure]:
-    """Run all pairs in order; several at once when there are jobs for it."""
-    calls = [(settings, scenario, agent, seed, shares, index) for index, (agent, seed) in enumerate(pairs)]
-    return run_parallel(_guarded, calls, settings.jobs)
+    place: Place,
+    settings: Settings,
+    scenario: Scenario,
+    pairs: list[tuple[str, int]],
+    shares: Shares | None,
+    notify: Notify,
+) -> list[Run | Failed]:
+    """Run all pairs that are not there yet; the results of all, in order."""
+    numbers = shares.open() if shares else None
+    keys = _keys(settings, scenario, pairs)
+    far = shares if place.shared_memory else None
+    source = None if place.shared_memory else _shared_trace(place, settings.trace)
+    common = settings, scenario, source, far
+    calls = {key: (*common, *pair, index) for index, (key, pair) in enumerate(zip(keys, pairs, strict=True))}
+
+    def finished(key: str) -> None:
+        if numbers is not None:
+            numbers[calls[key][-1]] = 1.0
+
+    def started(there: set[str]) -> None:
+        for key in there:
+            finished(key)
+        if there:
+            notify(f"continuing: {len(there)} of {len(calls)} runs were there")
+
+    shelf = Shelf(settings.out / "runs", ".npz", dump_run, load_run) if settings.out else None
+    done = sweep(place, _run, calls, shelf, fresh=settings.fresh, on_start=started, on_result=finished)
+    return list(done.values())
 
 
-def _guarded(
-    settings: Settings, scenario: Scenario, agent: str, seed: int, shares: Shares | None, index: int
-) -> Run | Failure:
-    """One run; an error becomes a result, so that it takes no other run along."""
+def _run(
+    settings: Settings,
+    scenario: Scenario,
+    source: TraceSource | None,
+    shares: Shares | None,
+    agent: str,
+    seed: int,
+    index: int,
+) -> Run:
+    """One run, which writes down how far it is where the others can see it."""
     numbers = shares.open() if shares else None
 
     def report(share: float) -> None:
         if numbers is not None:
-            numbers[index] = share
+            # The last bit is for the process that keeps the result.
+            numbers[index] = min(share, 0.999)
 
-    try:
-        return run_one(settings, scenario, agent, seed, report)
-    except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return Failure(agent, seed, message, traceback.format_exc())
-    finally:
-        report(1.0)
+    return run_one(settings, scenario, agent, seed, report, source)
+
+
+def _shared_trace(place: Place, trace: str) -> TraceSource | None:
+    """A recorded trace for workers that may not have its file; None for one that they can generate."""
+    return None if is_synthetic(trace) else place.share(load_trace(trace))
+
+
+def _keys(settings: Settings, scenario: Scenario, pairs: list[tuple[str, int]]) -> list[str]:
+    """What determines each run, as a hash; without a folder only names."""
+    if settings.out is None:
+        return [f"{agent} {seed}" for agent, seed in pairs]
+    trace = settings.trace
+    common = scenario_identity(scenario) | {
+        "trace": trace if is_synthetic(trace) else load_trace(trace).digest(),
+        "settings": settings.of_a_run(),
+    }
+    agents = {agent: agent_identity(agent) for agent in settings.agents}
+    return [fingerprint({**common, "agent": agents[agent], "seed": seed}) for agent, seed in pairs]

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from throttllem_env.evaluation.cluster import check_cluster
 from throttllem_env.serving import BACKENDS
 from throttllem_env.serving.workload import Part
 from throttllem_env.suggest import nearest
 
 CONTROLS = ("own", "events", "period")
 """`own` gives each controller its own control points, the others force one kind on all."""
+
+OF_A_RUN = ("load", "slo_scale", "length_predictor", "control", "backend", "split", "duration_s")
+"""Fields that matter to a run, besides scenario, trace, agent and seed, which enter by their content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,11 @@ class Settings:
         backend: Name of the backend.
         split: Which blocks of the trace: `all`, `train`, `validation` or `test`.
         duration_s: Serve only this much of the trace, seconds; None for all of it.
-        jobs: Runs at once, each in a process of its own when above 1.
+        jobs: Runs at once, each in a process of its own when above 1; None for 1, or for all cores of the
+            cluster.
         out: Folder for the results; None to write nothing.
+        cluster: `ray` for the Ray cluster at RAY_ADDRESS, `ray:ADDRESS` for another, None for this machine.
+        fresh: Run again what is in the folder.
     """
 
     agents: tuple[str, ...]
@@ -43,8 +50,10 @@ class Settings:
     backend: str = "simulator"
     split: str = "all"
     duration_s: float | None = None
-    jobs: int = 1
+    jobs: int | None = None
     out: Path | None = None
+    cluster: str | None = None
+    fresh: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be run, whatever the scenario and the trace are.
@@ -62,12 +71,18 @@ class Settings:
             if value not in choices:
                 raise ValueError(f"{field} = {value!r}: unknown; {nearest(value, choices)}")
         for field in ("seeds", "jobs"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} = {getattr(self, field)}: must be a whole number of at least 1")
+            count = getattr(self, field)
+            if count is not None and count < 1:
+                raise ValueError(f"{field} = {count}: must be a whole number of at least 1")
         for field in ("load", "slo_scale", "duration_s"):
             value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{field} = {value}: must be a finite number above 0")
+        check_cluster(self.cluster)
+
+    def of_a_run(self) -> dict[str, Any]:
+        """What determines the result of a run, whoever else takes part and wherever it runs."""
+        return {name: getattr(self, name) for name in OF_A_RUN}
 
 
 def split_agents(text: str) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from throttllem_env.evaluation.compare import Comparison, Run
+from throttllem_env.evaluation.compare import Comparison
+from throttllem_env.evaluation.run_file import Run
 from throttllem_env.serving.timeline import Timeline
 
 if TYPE_CHECKING:

@@ -5,21 +5,20 @@ profile and M, the content of the trace, and the source of all rooms that take p
 JSON file named by the hash of that.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from throttllem_env.evaluation.workers import run_parallel
+from throttllem_env.evaluation.identity import file_digest, fingerprint, scenario_identity
+from throttllem_env.evaluation.identity import source_digest as source_digest
+from throttllem_env.evaluation.sweep import Failed, Shelf, sweep
+from throttllem_env.evaluation.workers import Place, open_place
 
 TRACE_FILES = {"conv": "AzureLLMInferenceTrace_conv.csv", "code": "AzureLLMInferenceTrace_code.csv"}
 """Azure LLM inference traces of 2023, as published."""
-
-ROOMS = ("traces", "agents", "baselines", "hardware", "prediction", "gpu", "serving")
-"""Rooms whose source takes part in a result, besides the package's own files and the runner."""
 
 Answers = dict["Task", dict[str, Any]]
 
@@ -126,12 +125,32 @@ class ProjectionTask:
         return {error.reach: asdict(error) for error in found}
 
 
+class FailedTasksError(RuntimeError):
+    """Tasks failed after all others were done; those are kept.
+
+    Attributes:
+        failures: Why, by task.
+    """
+
+    def __init__(self, failures: "dict[Task, Failed]") -> None:
+        """Take note of them."""
+        self.failures = failures
+        super().__init__(f"{len(failures)} tasks failed")
+
+    def lines(self) -> list[str]:
+        """One line per task, for people."""
+        return [f"{_described(task)} failed: {failed.error}" for task, failed in self.failures.items()]
+
+
 def answer(
     tasks: Iterable[Task],
     traces: Path,
     folder: Path,
-    jobs: int,
+    jobs: int | None,
     on_start: Callable[[Path, int, int], None] = lambda *_: None,
+    *,
+    cluster: str | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Answers:
     """Compute all tasks that have no result yet.
 
@@ -139,24 +158,41 @@ def answer(
         tasks: What is wanted; repeated ones are computed once.
         traces: Folder with the trace files.
         folder: Where results are kept.
-        jobs: Processes.
+        jobs: Processes; None for one, or for all cores of the cluster.
         on_start: Told the folder in which results appear as files, how many are there, and of how many.
+        cluster: As `throttllem compare` takes it.
+        notify: Told which cluster is used.
 
     Returns:
         The results by task.
+
+    Raises:
+        FailedTasksError: Some failed; all others were computed and kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {task: folder / f"{key(task, traces)}.json" for task in tasks}
-    _sweep(folder, set(paths.values()))
-    missing = {task: path for task, path in paths.items() if not path.exists()}
-    on_start(folder, len(paths) - len(missing), len(paths))
     # The long ones first, so that no process is left with one at the end.
-    order = sorted(missing, key=_cost, reverse=True)
-    run_parallel(_compute, [(task, traces, missing[task]) for task in order], jobs)
-    return {task: json.loads(path.read_text(encoding="utf-8"))["result"] for task, path in paths.items()}
+    order = sorted(dict.fromkeys(tasks), key=_cost, reverse=True)
+    keys = {task: key(task, traces) for task in order}
+    shelf = Shelf(folder, ".json", _dump, _load)
+    _tidy(folder, {shelf.path(key) for key in keys.values()})
+    with open_place(jobs, cluster) as place:
+        if place.description:
+            notify(place.description)
+        source = _reachable(place, traces, order)
+        done = sweep(
+            place,
+            _compute,
+            {keys[task]: (task, source) for task in order},
+            shelf,
+            on_start=lambda there: on_start(folder, len(there), len(order)),
+        )
+    ended = {task: done[keys[task]] for task in order}
+    failures = {task: result for task, result in ended.items() if isinstance(result, Failed)}
+    if failures:
+        raise FailedTasksError(failures)
+    return {task: result["result"] for task, result in ended.items() if not isinstance(result, Failed)}
 
 
-def _sweep(folder: Path, wanted: set[Path]) -> None:
+def _tidy(folder: Path, wanted: set[Path]) -> None:
     """Throw results away that nobody asks for: they are of other sources or settings."""
     for path in folder.glob("*.json"):
         if path not in wanted:
@@ -177,12 +213,31 @@ def _cost(task: Task) -> float:
     return float(share * decides * small / fields["load"])
 
 
-def _compute(task: Task, traces: Path, path: Path) -> None:
-    result = {"task": _described(task), "result": task.run(traces)}
-    text = json.dumps(result, indent=1, allow_nan=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+def _reachable(place: Place, traces: Path, tasks: list[Task]) -> Path | Mapping[str, bytes]:
+    """The folder of traces, or for workers on other machines what its files hold."""
+    if place.shared_memory:
+        return traces
+    names = sorted({TRACE_FILES[task.trace] for task in tasks})
+    return place.share({name: (traces / name).read_bytes() for name in names})
+
+
+def _compute(task: Task, traces: Path | Mapping[str, bytes]) -> dict[str, Any]:
+    """Run a task, if need be in a folder made for it."""
+    if isinstance(traces, Path):
+        return {"task": _described(task), "result": task.run(traces)}
+    with tempfile.TemporaryDirectory(prefix="throttllem-") as name:
+        for file, content in traces.items():
+            (Path(name) / file).write_bytes(content)
+        return _compute(task, Path(name))
+
+
+def _dump(result: dict[str, Any]) -> bytes:
+    return f"{json.dumps(result, indent=1, allow_nan=False)}\n".encode()
+
+
+def _load(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data)
+    return found
 
 
 def key(task: Task, traces: Path) -> str:
@@ -192,39 +247,12 @@ def key(task: Task, traces: Path) -> str:
         task: The task.
         traces: Folder with the trace files.
     """
-    from throttllem_env.hardware import load_profile
-    from throttllem_env.prediction.ips import iteration_time
     from throttllem_env.scenario import load_scenario
 
-    scenario = load_scenario(task.scenario)
-    determines = {
-        "task": _described(task),
-        "scenario": scenario.model_dump(mode="json"),
-        "profile": asdict(load_profile(scenario.model, scenario.gpu)),
-        "iteration_time": iteration_time(scenario).identity,
-        "trace": _file_digest(traces / TRACE_FILES[task.trace]),
-        "source": source_digest(),
-    }
-    return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:20]
-
-
-@cache
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@cache
-def source_digest() -> str:
-    """SHA-256 over the source of everything that takes part in a run."""
-    from importlib import import_module
-
-    digest = hashlib.sha256()
-    package = Path(str(import_module("throttllem_env").__file__)).parent
-    rooms = [Path(str(import_module(f"throttllem_env.{room}").__file__)).parent for room in ROOMS]
-    files = [*package.glob("*.py"), *(path for room in rooms for path in sorted(room.rglob("*.py")))]
-    evaluation = package / "evaluation"
-    files += [evaluation / name for name in ("runner.py", "metrics.py", "compare.py", "projection_error.py")]
-    files.append(evaluation / "reproduction" / "limits.py")
-    for path in sorted(files):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    return fingerprint(
+        {
+            "task": _described(task),
+            **scenario_identity(load_scenario(task.scenario)),
+            "trace": file_digest(traces / TRACE_FILES[task.trace]),
+        }
+    )

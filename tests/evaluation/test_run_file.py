@@ -1,0 +1,73 @@
+"""A run and its file are the same to the last bit."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from throttllem_env.evaluation.compare import Comparison
+from throttllem_env.evaluation.results import results
+from throttllem_env.evaluation.run_file import ARRAYS, Run, dump_run, load_run
+from throttllem_env.serving import Outcome
+from throttllem_env.serving.timeline import COLUMNS
+
+
+@pytest.fixture(params=range(6))
+def run(request: pytest.FixtureRequest, comparison: Comparison) -> Run:
+    found: Run = comparison.runs[request.param]
+    return found
+
+
+def test_a_run_comes_back_to_the_last_bit(run: Run) -> None:
+    again = load_run(dump_run(run))
+    for name in ("agent", "seed", "trace_digest", "past_digest", "over_length", "speed"):
+        assert getattr(again, name) == getattr(run, name)
+    ours, theirs = run.result.records, again.result.records
+    for name in ARRAYS:
+        before, after = getattr(ours.requests, name), getattr(theirs.requests, name)
+        assert before.dtype == after.dtype
+        assert before.tobytes() == after.tobytes()
+    for name in ("tbt_gap_s", "tbt_tokens"):
+        assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes()
+    for name in COLUMNS:
+        assert run.result.timeline.column(name).tobytes() == again.result.timeline.column(name).tobytes()
+    assert theirs.requests.outcome == ours.requests.outcome
+    assert (theirs.energy, theirs.gpu_seconds) == (ours.energy, ours.gpu_seconds)
+    assert again.result.metrics == run.result.metrics
+    assert (again.result.control, again.result.iteration_time) == (
+        run.result.control,
+        run.result.iteration_time,
+    )
+
+
+def test_results_do_not_tell_where_runs_come_from(comparison: Comparison) -> None:
+    read = tuple(load_run(dump_run(run)) for run in comparison.runs)
+    again = dataclasses.replace(comparison, runs=read)
+    for part in ("runs", "summary"):
+        assert results(again, [])[part] == results(comparison, [])[part]
+
+
+def test_what_never_happened_comes_back_too(run: Run) -> None:
+    """Requests without a first token and metrics without a value, which JSON has no word for."""
+    requests = run.result.records.requests
+    lost = dataclasses.replace(
+        requests,
+        first_token_s=np.full_like(requests.first_token_s, np.nan),
+        outcome=[Outcome.REJECTED, *[Outcome.UNFINISHED] * (len(requests.outcome) - 1)],
+    )
+    metrics = run.result.metrics | {"ttft_p99_s": math.inf, "energy_per_request_j": math.nan}
+    records = dataclasses.replace(run.result.records, requests=lost)
+    result = dataclasses.replace(run.result, metrics=metrics, records=records)
+    again = load_run(dump_run(dataclasses.replace(run, result=result))).result
+    assert np.isnan(again.records.requests.first_token_s).all()
+    assert again.records.requests.outcome == lost.outcome
+    assert again.metrics["ttft_p99_s"] == math.inf
+    assert math.isnan(again.metrics["energy_per_request_j"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_part_of_a_file_is_refused(run: Run, share: float) -> None:
+    data = dump_run(run)
+    with pytest.raises((ValueError, KeyError)):
+        load_run(data[: int(share * len(data))])

@@ -1,0 +1,116 @@
+"""What determines a result, as hashes: equal ones mean equal results."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from throttllem_env.scenario import Scenario
+
+PACKAGE = "throttllem_env"
+ROOMS = ("traces", "agents", "baselines", "hardware", "prediction", "gpu", "serving", "envs")
+"""Rooms that take part in a result, besides the package's own files and a part of `evaluation`."""
+
+RUNNERS = (
+    "runner.py",
+    "metrics.py",
+    "compare.py",
+    "projection_error.py",
+    "run_file.py",
+    "reproduction/limits.py",
+)
+SUFFIXES = frozenset({".py", ".json", ".npz", ".yaml"})
+
+
+def fingerprint(determines: Mapping[str, Any]) -> str:
+    """Hash of plain values and of the source.
+
+    Args:
+        determines: Everything else that determines a result.
+
+    Returns:
+        Twenty hexadecimal digits.
+    """
+    import numpy as np
+
+    everything = {**determines, "source": source_digest(), "numpy": np.__version__}
+    canonical = json.dumps(everything, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def scenario_identity(scenario: Scenario) -> dict[str, Any]:
+    """The scenario with its hardware profile and M, as plain values."""
+    from throttllem_env.hardware import load_profile
+    from throttllem_env.prediction.ips import iteration_time
+
+    return {
+        "scenario": scenario.model_dump(mode="json"),
+        "profile": asdict(load_profile(scenario.model, scenario.gpu)),
+        "iteration_time": iteration_time(scenario).identity,
+    }
+
+
+def agent_identity(spec: str) -> dict[str, Any]:
+    """A controller as it was named, with the source of one from elsewhere and the files it is given.
+
+    Args:
+        spec: As `throttllem compare` takes it.
+    """
+    from throttllem_env.controller import make_controller
+
+    module = import_module(type(make_controller(spec)).__module__)
+    values = [part.rpartition("=")[2] for part in spec.replace(":", ",").split(",")]
+    given = {value: file_digest(Path(value)) for value in values if Path(value).is_file()}
+    return {"agent": spec, "source": _foreign_digest(module.__name__), "files": given}
+
+
+def _foreign_digest(module: str) -> str:
+    """Digest of the outermost package that a module is in; empty for our own, which counts anyway."""
+    top = import_module(module.partition(".")[0])
+    if top.__name__ == PACKAGE or not top.__file__:
+        return ""
+    file = Path(top.__file__)
+    return _digest(_sources(file.parent)) if file.name == "__init__.py" else file_digest(file)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content; read once as long as the file stays as it is."""
+    status = path.stat()
+    return _content_digest(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _content_digest(path: Path, _changed_ns: int, _size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256 over the source and the data of everything that takes part in a run."""
+    package = Path(str(import_module(PACKAGE).__file__)).parent
+    evaluation = package / "evaluation"
+    files = [(path.name, path) for path in sorted(package.glob("*.py"))]
+    files += [(f"evaluation/{name}", evaluation / name) for name in RUNNERS]
+    for room in ROOMS:
+        folder = Path(str(import_module(f"{PACKAGE}.{room}").__file__)).parent
+        files += [(f"{room}/{name}", path) for name, path in _sources(folder)]
+    return _digest(iter(files))
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Source and data files below a folder, with their names in it, in a fixed order."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in SUFFIXES:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _digest(files: Iterator[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for name, path in files:
+        content = path.read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
