@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from throttllem_env.evaluation.runner import RunResult
-from throttllem_env.serving import EnergyParts, Outcome, RequestRecords, RunRecords
+from throttllem_env.serving import EnergyParts, RequestRecords, RunRecords
 from throttllem_env.serving.timeline import COLUMNS, Timeline
 from throttllem_env.traces import OverLengthCounts
 
-OUTCOMES = tuple(Outcome)
-ARRAYS = tuple(f.name for f in fields(RequestRecords) if f.name != "outcome")
+ARRAYS = tuple(f.name for f in fields(RequestRecords))
 DETERMINED = ("agent", "seed", "trace_digest", "past_digest", "speed")
 
 
@@ -55,13 +54,12 @@ def dump_run(run: Run) -> bytes:
         "iteration_time": result.iteration_time,
         "energy": asdict(records.energy),
         "gpu_seconds": records.gpu_seconds,
+        "tbt_total_s": records.tbt_total_s,
     }
-    codes = {outcome: code for code, outcome in enumerate(OUTCOMES)}
     arrays = {
         "header": np.array(json.dumps(header, default=_scalar)),
         "tbt_gap_s": records.tbt_gap_s,
         "tbt_tokens": records.tbt_tokens,
-        "outcome": np.array([codes[outcome] for outcome in records.requests.outcome], np.uint8),
         **{f"request_{name}": getattr(records.requests, name) for name in ARRAYS},
         **{f"timeline_{name}": result.timeline.column(name) for name in COLUMNS},
     }
@@ -98,12 +96,14 @@ def load_run(data: bytes) -> Run:
 
 
 def _records(arrays: dict[str, Any], header: dict[str, Any]) -> RunRecords:
-    requests = RequestRecords(
-        **{name: arrays[f"request_{name}"] for name in ARRAYS},
-        outcome=[OUTCOMES[code] for code in arrays["outcome"].tolist()],
+    return RunRecords(
+        requests=RequestRecords(**{name: arrays[f"request_{name}"] for name in ARRAYS}),
+        tbt_gap_s=arrays["tbt_gap_s"],
+        tbt_tokens=arrays["tbt_tokens"],
+        tbt_total_s=header["tbt_total_s"],
+        energy=EnergyParts(**header["energy"]),
+        gpu_seconds=header["gpu_seconds"],
     )
-    energy = EnergyParts(**header["energy"])
-    return RunRecords(requests, arrays["tbt_gap_s"], arrays["tbt_tokens"], energy, header["gpu_seconds"])
 
 
 def _scalar(value: Any) -> Any:
