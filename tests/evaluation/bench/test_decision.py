@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from throttllem_env.evaluation.bench_decision import (
+from throttllem_env.evaluation.bench.decision import (
     compiled_latency,
     decision_latency,
     full_house,
