@@ -110,7 +110,7 @@ def test_a_trace_shorter_than_the_episode_is_served_whole(make_env: MakeEnv) -> 
 
 
 def test_length_predictors_that_look_see_the_requests_of_their_episode(make_env: MakeEnv) -> None:
-    env = make_env(length_predictor="oracle")
+    env = make_env(length_predictor="oracle", backend="reference")
     env.reset(seed=3)
     lengths = env._observation._forecaster.lengths
     assert isinstance(lengths, OracleLengths)

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from throttllem_env.prediction import Forecaster, ProjectedAdmission
 from throttllem_env.prediction.lengths import OracleLengths
 from throttllem_env.scenario import Scenario, load_scenario
-from throttllem_env.serving import AdmissionGate, Backend, RunRecords, make_backend
+from throttllem_env.serving import (
+    AdmissionGate,
+    Backend,
+    EnergyParts,
+    Outcome,
+    RunRecords,
+    make_backend,
+)
+from throttllem_env.serving.kernels import layout
 from throttllem_env.slo import Slo
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, InstanceTelemetry, RequestTable, Telemetry
@@ -208,6 +216,18 @@ def test_twins_under_projected_admission(case: tuple[Node, Trace], chosen: list[
         return ProjectedAdmission(Forecaster.of(scenario, Slo(5.0, 0.2, 0.99), lengths))
 
     assert_twins(both(scenario, (gate(), gate())), trace, chosen, 0)
+
+
+def test_codes_are_those_of_the_protocol() -> None:
+    assert [Outcome.UNFINISHED, Outcome.COMPLETED, Outcome.REJECTED] == [
+        layout.UNFINISHED,
+        layout.COMPLETED,
+        layout.REJECTED,
+    ]
+    parts = [field.name for field in fields(EnergyParts)]
+    for column, name in ((layout.DECODE, "decode_j"), (layout.PREFILL, "prefill_j"), (layout.HOST, "host_j")):
+        assert parts[column] == name
+    assert (parts[layout.IDLE], parts[layout.WARM]) == ("idle_j", "warming_j")
 
 
 def steady(n: int) -> Trace:

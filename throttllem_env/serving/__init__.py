@@ -13,6 +13,7 @@ from throttllem_env.serving.backend import (
 from throttllem_env.suggest import nearest
 
 BACKENDS = ("simulator", "reference")
+"""The compiled simulator, and the plain one that it is held to."""
 
 
 def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:

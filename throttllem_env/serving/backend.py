@@ -12,6 +12,9 @@ from throttllem_env.scenario import EngineConfig
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, FloatArray, IntArray, Telemetry
 
+ARRIVAL_WINDOW_S = 30.0
+"""How far back `Telemetry.recent` looks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from throttllem_env.serving.backend import EnergyParts, RequestRecords, RunRecords
+from throttllem_env.serving.backend import ARRIVAL_WINDOW_S, EnergyParts, RequestRecords, RunRecords
 from throttllem_env.serving.compiled.finished import FinishedRequests
 from throttllem_env.serving.gaps import distribution
 from throttllem_env.serving.kernels import power, report
@@ -16,8 +16,6 @@ from throttllem_env.types import (
     Telemetry,
 )
 
-ARRIVAL_WINDOW_S = 30.0
-
 _STATES = (None, InstanceState.WARMING, InstanceState.ACTIVE, InstanceState.DRAINING)
 
 
@@ -25,17 +23,14 @@ def telemetry(node: Node, clocks_mhz: tuple[int, ...]) -> Telemetry:
     """What a live server knows now; see `Telemetry`."""
     state = node.state
     energy_j = power.total_energy(node)
-    now_s, reported_s, active = float(state["now_s"]), float(state["reported_s"]), int(state["active"])
+    now_s, reported_s = float(state["now_s"]), float(state["reported_s"])
     elapsed_s = now_s - reported_s
+    active, other = int(state["active"]), 1 - int(state["active"])
     gaps = int(state["gap_count"])
     return Telemetry(
         time_s=now_s,
         active=_instance(node, active, clocks_mhz),
-        others=tuple(
-            _instance(node, place, clocks_mhz)
-            for place in (1 - active,)
-            if node.instances["state"][place] != ABSENT
-        ),
+        others=(_instance(node, other, clocks_mhz),) if node.instances["state"][other] else (),
         queue=_waiting(node, -1, int(state["admitted"]), int(state["next_arrival"])),
         recent=_recent(node, now_s),
         energy_j=energy_j,
@@ -71,8 +66,9 @@ def _instance(node: Node, place: int, clocks_mhz: tuple[int, ...]) -> InstanceTe
     instance_state = _STATES[instance["state"]]
     if instance_state is None:
         raise RuntimeError(f"place {place}: no instance")
-    head = int(state["queue_head"]) if instance_state is InstanceState.ACTIVE else 0
-    end = int(state["admitted"]) if instance_state is InstanceState.ACTIVE else 0
+    queue = (0, 0)
+    if instance_state is InstanceState.ACTIVE:
+        queue = int(state["queue_head"]), int(state["admitted"])
     return InstanceTelemetry(
         instance_state,
         int(instance["size"]),
@@ -82,7 +78,7 @@ def _instance(node: Node, place: int, clocks_mhz: tuple[int, ...]) -> InstanceTe
         int(instance["used_blocks"]),
         int(instance["total_blocks"]),
         _running(node, place),
-        _waiting(node, place, head, end),
+        _waiting(node, place, *queue),
     )
 
 

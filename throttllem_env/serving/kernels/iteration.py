@@ -38,11 +38,11 @@ def start_iteration(node: Node, place: int) -> None:
         return
     idle_until(node, place, now_s)
     settle_clocks(node, place, now_s)
-    start_clockwork(node, place, plan(node, place))
+    set_end(node, place, plan(node, place))
 
 
 @inlined
-def start_clockwork(node: Node, place: int, work: Work) -> None:
+def set_end(node: Node, place: int, work: Work) -> None:
     """Work out when the iteration ends and what it will have used by then.
 
     The slowest GPU rules the time; all work as long, each at the power of its own clock. What decode

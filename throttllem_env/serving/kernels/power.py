@@ -3,8 +3,17 @@
 import math
 
 from throttllem_env.compiled import inlined
-from throttllem_env.serving.kernels.layout import ABSENT, HOST, IDLE, PAST, PREFILL, WARM, WARMING, Node
-from throttllem_env.serving.kernels.layout import DECODE as DECODE_J
+from throttllem_env.serving.kernels.layout import (
+    ABSENT,
+    DECODE,
+    HOST,
+    IDLE,
+    PAST,
+    PREFILL,
+    WARM,
+    WARMING,
+    Node,
+)
 
 
 @inlined
@@ -103,7 +112,7 @@ def under_way_j(node: Node, place: int, part: int) -> float:
     if not instance.busy:
         return 0.0
     share = (node.state.now_s - instance.start_s) / (instance.end_s - instance.start_s)
-    if part == DECODE_J:
+    if part == DECODE:
         return share * instance.decode_j
     if part == PREFILL:
         return share * instance.prefill_j

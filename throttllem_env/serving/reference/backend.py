@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import (
+    ARRIVAL_WINDOW_S,
     AdmissionGate,
     Capabilities,
     EnergyParts,
@@ -24,8 +25,6 @@ from throttllem_env.serving.reference.ledger import Ledger
 from throttllem_env.serving.reference.scheduler import EngineRequest
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, ArrivalWindow, InstanceState, Telemetry
-
-ARRIVAL_WINDOW_S = 30.0
 
 
 class ReferenceBackend:
