@@ -14,6 +14,7 @@ from throttllem_env.prediction import (
     Forecaster,
     IterationTimePredictor,
     PrefillModel,
+    ProjectedAdmission,
     Projection,
     build_scoreboard,
     judge,
@@ -257,6 +258,12 @@ def test_the_future_is_read_at_the_same_iterations(
     ]
     for i in range(len(horizons)):
         assert (found[0][i], found[1][i]) in [(batch[i], kv[i]) for batch, kv in around]
+
+
+@given(forecasters(), telemetries().filter(lambda telemetry: len(telemetry.queue) > 0))
+def test_admission_is_the_plain_one(forecaster: Forecaster, telemetry: Telemetry) -> None:
+    answer = ProjectedAdmission(forecaster)(telemetry)
+    assert answer == reference.admission(forecaster, telemetry)
 
 
 @given(st.sampled_from(LENGTHS), tables(output=1500))

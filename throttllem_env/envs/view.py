@@ -1,7 +1,7 @@
 """One telemetry seen through a forecaster: every quantity that features are made of, computed at most once.
 
 Nothing here reads a true output length: what is known of the future comes from the forecaster's length
-predictor.
+predictor. This is the plain form of the projected features: `Observation.flat` takes the compiled one.
 """
 
 from functools import cached_property
