@@ -40,6 +40,10 @@ class Workplace:
         self._kept = arrays, scratch
         self._at[0] = (*addresses_of(arrays), addresses_of(scratch.future))
 
+    def another(self) -> "Workplace":
+        """A place of the same size."""
+        return Workplace(self._requests, self._pieces, *self._engine)
+
     def hold(self, requests: int) -> None:
         """Have room for so many requests."""
         if requests > self._requests:
