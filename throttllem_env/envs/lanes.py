@@ -66,7 +66,7 @@ class Lanes:
 
     def _place(self, row: int, episode: Episode) -> None:
         """Give a row new arrays for an episode."""
-        self._cast[row] = cast = self._stages[row].cast(episode)
+        self._cast[row] = cast = self._stages[row].cast(episode, self._cast[row])
         self._desk.hold(len(episode.trace))
         self._link(row, cast)
         self._lanes["stage"][row] = FRESH

@@ -18,7 +18,7 @@ from throttllem_env.prediction.kernels.opened import TABLES_AT
 from throttllem_env.prediction.lengths import TabulatedLengths
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import ARRIVAL_WINDOW_S, require_room
-from throttllem_env.serving.compiled.start import draw_ahead, new_node
+from throttllem_env.serving.compiled.start import draw_ahead, new_node, restarted
 from throttllem_env.serving.compiled.tables import DenseTables, dense_tables
 from throttllem_env.serving.draws import streams
 from throttllem_env.serving.kernels.layout import Node
@@ -100,8 +100,12 @@ class Stage:
             lane[name] = value
         return lane
 
-    def cast(self, episode: Episode) -> Cast:
+    def cast(self, episode: Episode, past: Cast | None = None) -> Cast:
         """All that an episode needs of its own.
+
+        Args:
+            episode: What is served.
+            past: One that is over; its memory is used again.
 
         Raises:
             TypeError: Kernels cannot read its length predictor.
@@ -109,7 +113,10 @@ class Stage:
         lengths = episode.forecaster.lengths
         if not isinstance(lengths, TabulatedLengths):
             raise TypeError(f"length predictor {lengths.name!r}: compiled environments need a table")
-        node = new_node(self._scenario, self._tables, episode.trace, gated=self._gated, draws=DRAWS_AHEAD)
+        if past:
+            node = restarted(past.node, self._scenario, episode.trace)
+        else:
+            node = new_node(self._scenario, self._tables, episode.trace, gated=self._gated, draws=DRAWS_AHEAD)
         cast = Cast(node, streams(episode.seed), lengths.table)
         cast.draw_ahead(self._scenario)
         return cast

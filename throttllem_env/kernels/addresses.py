@@ -42,8 +42,16 @@ def address_dtype(**dimensions: int) -> "np.dtype[np.void]":
 
 
 def address_of(array: Any) -> int:
-    """Where a contiguous array, or a record in one, lies in memory."""
-    return int(np.frombuffer(array, np.uint8).ctypes.data) if array.nbytes else 0
+    """Where a contiguous array, or a record in one, lies in memory.
+
+    Raises:
+        ValueError: The array is not contiguous.
+    """
+    if isinstance(array, np.void):
+        return int(np.frombuffer(array, np.uint8).ctypes.data)
+    if not array.flags.c_contiguous:
+        raise ValueError(f"array of shape {array.shape} and strides {array.strides}: must be contiguous")
+    return int(array.ctypes.data)
 
 
 def addresses_of(arrays: Iterable[Any]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from throttllem_env.gpu import sample_switches_s
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.compiled.tables import DenseTables
-from throttllem_env.serving.draws import sample_warm_up_s
+from throttllem_env.serving.draws import sample_warm_ups_s
 from throttllem_env.serving.gaps import BINS
 from throttllem_env.serving.kernels.layout import GPU, INSTANCE, REQUEST, SIZE, STATE, Node
 from throttllem_env.traces import Trace
@@ -46,12 +46,36 @@ def new_node(
         prefill=tables.prefill,
         clocks=tables.clocks,
     )
-    state = node.state
+    _set_up(node, scenario, gated)
+    return node
+
+
+def restarted(node: Node, scenario: Scenario, trace: Trace) -> Node:
+    """A node at time 0 in the memory of one that is not needed any more, tables of physics and all.
+
+    Args:
+        node: As `new_node` made it, at any time.
+        scenario: The same.
+        trace: Requests to serve.
+    """
+    gated = bool(node.state["gated"])
+    for name in STATE.names or ():
+        node.state[name] = 0
+    for array in (node.instances, node.slots, node.gpus, node.phases, node.energy_j, node.gaps):
+        array.fill(0)
+    _set_up(node, scenario, gated)
+    return node._replace(
+        requests=new_requests(trace, scenario.engine.max_model_len), finished=np.zeros(len(trace), np.int32)
+    )
+
+
+def _set_up(node: Node, scenario: Scenario, gated: bool) -> None:
+    """Fill in what does not change during a run; no draws are ready yet."""
+    state, engine = node.state, scenario.engine
     state["block_size"], state["token_budget"] = engine.block_size, engine.max_num_batched_tokens
     state["max_num_seqs"], state["gpus_per_node"] = engine.max_num_seqs, scenario.gpus_per_node
     state["top_clock"], state["gated"] = len(scenario.gpu_spec.clocks_mhz) - 1, gated
     state["switch_draws"], state["warm_up_draws"] = len(node.switch_s), len(node.warm_up_s)
-    return node
 
 
 def new_requests(trace: Trace, max_model_len: int) -> NDArray[np.void]:
@@ -76,10 +100,10 @@ def draw_ahead(
         _refill(node.switch_s, sample_switches_s(scenario.switching, switches, used))
     if state["warm_up_draws"] == len(node.warm_up_s):
         used, state["warm_up_draws"] = int(state["warm_up_draws"]), 0
-        _refill(node.warm_up_s, [sample_warm_up_s(scenario.warm_up, warm_ups) for _ in range(used)])
+        _refill(node.warm_up_s, sample_warm_ups_s(scenario.warm_up, warm_ups, used))
 
 
-def _refill(ahead: FloatArray, new: list[float]) -> None:
+def _refill(ahead: FloatArray, new: list[float] | FloatArray) -> None:
     """Draws that have not been used come first."""
     ahead[: len(ahead) - len(new)] = ahead[len(new) :].copy()
     ahead[len(ahead) - len(new) :] = new
