@@ -57,7 +57,19 @@ def inlined(function: Kernel) -> Kernel:
     return _jitted(function, _nrt=False, forceinline=True)
 
 
-def _jitted(function: Kernel, **options: bool) -> Kernel:
+def opening(function: Kernel) -> Kernel:
+    """Write a kernel that makes arrays out of addresses into every kernel that calls it.
+
+    What it makes may hold records, which compiled functions cannot return; so it is written in, not called.
+
+    Args:
+        function: As for `compiled`; called by one that is `compiled`, which hands the arrays on to those
+            that are `inlined`.
+    """
+    return _jitted(function, inline="always")
+
+
+def _jitted(function: Kernel, **options: bool | str) -> Kernel:
     numba: Any = import_module("numba")
     with _own_cache(numba.config):
         kernel: Kernel = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)

@@ -79,7 +79,7 @@ def test_maskable_ppo_trains_and_never_takes_a_masked_action(keywords: dict[str,
     unwrapped = env.unwrapped
     assert isinstance(unwrapped, ServingEnv)
     assert unwrapped.telemetry.time_s > 15
-    assert unwrapped._masked_actions == 0
+    assert unwrapped._current().result.masked_actions == 0
 
 
 def test_vectorised_equals_single(keywords: dict[str, Any]) -> None:

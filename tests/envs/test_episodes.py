@@ -112,10 +112,10 @@ def test_a_trace_shorter_than_the_episode_is_served_whole(make_env: MakeEnv) -> 
 def test_length_predictors_that_look_see_the_requests_of_their_episode(make_env: MakeEnv) -> None:
     env = make_env(length_predictor="oracle", backend="reference")
     env.reset(seed=3)
-    lengths = env._observation._forecaster.lengths
+    run: Any = env._run
+    lengths = run._observation._forecaster.lengths
     assert isinstance(lengths, OracleLengths)
-    backend: Any = env._backend
-    np.testing.assert_array_equal(lengths.table.by_request, backend._trace.output_tokens)
+    np.testing.assert_array_equal(lengths.table.by_request, run._backend._trace.output_tokens)
 
 
 def test_projected_admission_is_served(scenario: Scenario, make_env: MakeEnv) -> None:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from throttllem_env.envs.observation import Observation
     from throttllem_env.envs.options import EnvOptions, OptionError
     from throttllem_env.envs.serving_env import MOServingEnv, ServingEnv
+    from throttllem_env.envs.vector_env import MOServingVectorEnv, ServingVectorEnv
 
 _LAZY = {
     "EnvOptions": "options",
     "MOServingEnv": "serving_env",
+    "MOServingVectorEnv": "vector_env",
     "Observation": "observation",
     "OptionError": "options",
     "ServingEnv": "serving_env",
+    "ServingVectorEnv": "vector_env",
 }
 
 
@@ -35,8 +38,10 @@ __all__ = [
     "ENV_IDS",
     "EnvOptions",
     "MOServingEnv",
+    "MOServingVectorEnv",
     "Observation",
     "OptionError",
     "ServingEnv",
+    "ServingVectorEnv",
     "register_envs",
 ]

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from throttllem_env.envs.options import ActionKind, OptionError
 from throttllem_env.scenario import Scenario
-from throttllem_env.types import BoolArray, InstanceState, Telemetry
+from throttllem_env.types import BoolArray, InstanceState, IntArray, Telemetry
 
 SIZE_SLOTS = 4
 
@@ -76,6 +77,20 @@ class ActionCodec(Protocol):
         """
         ...
 
+    def decode_many(self, actions: Any) -> tuple[IntArray, IntArray]:
+        """Read the actions of k environments at once.
+
+        Args:
+            actions: Stacked along the first axis.
+
+        Returns:
+            int64[k] clock levels, int64[k] size slots.
+
+        Raises:
+            ValueError: One is not in the space.
+        """
+        ...
+
     def mask(self, sizes: BoolArray) -> BoolArray | None:
         """Which actions are possible.
 
@@ -104,6 +119,14 @@ class MultiDiscreteCodec:
         level = _whole("action[0]", pair[0], len(self._grid.clocks_mhz))
         return Choice(self._grid.clocks_mhz[level], _whole("action[1]", pair[1], SIZE_SLOTS))
 
+    def decode_many(self, actions: Any) -> tuple[IntArray, IntArray]:
+        """See `ActionCodec`."""
+        pairs = np.asarray(actions)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise ValueError(f"actions of shape {pairs.shape}: must be a clock level and a size slot each")
+        levels = _whole_numbers("actions[{}][0]", pairs[:, 0], len(self._grid.clocks_mhz))
+        return levels, _whole_numbers("actions[{}][1]", pairs[:, 1], SIZE_SLOTS)
+
     def mask(self, sizes: BoolArray) -> BoolArray:
         """bool[levels + 4]: every clock can be had at any time."""
         return np.concatenate([np.ones(len(self._grid.clocks_mhz), np.bool_), sizes])
@@ -121,6 +144,14 @@ class DiscreteCodec:
         """See `ActionCodec`."""
         level, slot = divmod(_whole("action", action, int(self.space.n)), SIZE_SLOTS)
         return Choice(self._grid.clocks_mhz[level], slot)
+
+    def decode_many(self, actions: Any) -> tuple[IntArray, IntArray]:
+        """See `ActionCodec`."""
+        joint = np.asarray(actions)
+        if joint.ndim != 1:
+            raise ValueError(f"actions of shape {joint.shape}: must be a whole number each")
+        levels, slots = np.divmod(_whole_numbers("actions[{}]", joint, int(self.space.n)), SIZE_SLOTS)
+        return levels, slots
 
     def mask(self, sizes: BoolArray) -> BoolArray:
         """bool[levels * 4]."""
@@ -145,11 +176,19 @@ class ContinuousCodec:
         pair = np.asarray(action, np.float64)
         if pair.shape != (2,) or not np.isfinite(pair).all():
             raise ValueError(f"action = {action!r}: must be two finite numbers in [-1, 1]")
-        clock, size = (np.clip(pair, -1.0, 1.0) + 1) / 2
+        levels, slots = self.decode_many(pair[None])
+        return Choice(self._grid.clocks_mhz[levels[0]], int(slots[0]))
+
+    def decode_many(self, actions: Any) -> tuple[IntArray, IntArray]:
+        """See `ActionCodec` and `decode`."""
+        pairs = np.asarray(actions, np.float64)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.isfinite(pairs).all():
+            raise ValueError(f"actions of shape {pairs.shape}: must be two finite numbers in [-1, 1] each")
+        clock, size = ((np.clip(pairs, -1.0, 1.0) + 1) / 2).T
         low, top = self._clocks_mhz[0], self._clocks_mhz[-1]
-        level = int(np.abs(self._clocks_mhz - (low + clock * (top - low))).argmin())
+        levels = np.abs(self._clocks_mhz - (low + clock * (top - low))[:, None]).argmin(axis=1)
         sizes = len(self._grid.sizes)
-        return Choice(self._grid.clocks_mhz[level], min(int(size * sizes), sizes - 1))
+        return levels, np.minimum((size * sizes).astype(np.int64), sizes - 1)
 
     def mask(self, sizes: BoolArray) -> None:
         """Continuous actions cannot be masked."""
@@ -201,3 +240,12 @@ def _whole(name: str, value: Any, count: int) -> int:
         closest = min(max(index, 0), count - 1)
         raise ValueError(f"{name} = {value}: must be a whole number below {count}; the nearest is {closest}")
     return index
+
+
+def _whole_numbers(name: str, values: NDArray[Any], count: int) -> IntArray:
+    """Indices below `count`; the message names the first that is none."""
+    indices = values.astype(np.int64)
+    if ((indices != values) | (indices < 0) | (indices >= count)).any():
+        for position, value in enumerate(values.tolist()):
+            _whole(name.format(position), value, count)
+    return indices

@@ -12,8 +12,11 @@ from throttllem_env.serving.workload import is_synthetic, prepare_workload
 from throttllem_env.slo import Slo
 from throttllem_env.traces import Trace
 
-SEEDS = (2_000_000, 2**31)
-"""Range of the seeds of synthetic traces: none that an evaluation uses, or that `learned` learns from."""
+FIRST_SEED = 2_000_000
+"""Synthetic traces have seeds from here on: none that an evaluation uses, or that `learned` learns from."""
+
+HOURS = 128
+"""Synthetic traces that episodes are cut from; drawing one takes longer than serving an episode of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class EpisodeSource:
         if not len(self._workload.trace):
             raise OptionError(f"part = {options.part!r}: {options.trace} has no requests there; take 'all'")
         self._synthetic = is_synthetic(options.trace)
+        self._drawn: dict[int, Trace] = {}
         self._length_s = options.run_in_s + options.episode_s
         self.forecaster = Forecaster.of(scenario, slo, self._predictor(self._workload.trace, 0))
 
@@ -68,17 +72,22 @@ class EpisodeSource:
         whole = self._whole(rng)
         spare_s = max(whole.duration_s - self._length_s, 0.0)
         start_s = float(rng.uniform(0.0, spare_s))
-        seed = int(rng.integers(SEEDS[1]))
+        seed = int(rng.integers(2**31))
         # A window leaves out an arrival at its very end, which a trace served whole keeps.
         trace = whole.window(start_s, start_s + self._length_s) if spare_s else whole
         return Episode(trace, self._forecaster(trace, seed), seed)
 
     def _whole(self, rng: np.random.Generator) -> Trace:
-        """The trace to cut from: another draw each time if it is synthetic."""
+        """The trace to cut from: if it is synthetic, one of `HOURS`, each drawn when it is first needed."""
         if not self._synthetic:
             return self._workload.trace
-        o = self._options
-        seed, past = int(rng.integers(*SEEDS)), self._workload.past
+        number = int(rng.integers(HOURS))
+        if number not in self._drawn:
+            self._drawn[number] = self._draw_whole(FIRST_SEED + number)
+        return self._drawn[number]
+
+    def _draw_whole(self, seed: int) -> Trace:
+        o, past = self._options, self._workload.past
         return prepare_workload(o.trace, self._scenario, load=o.load, part=o.part, seed=seed, past=past).trace
 
     def _forecaster(self, trace: Trace, seed: int) -> Forecaster:

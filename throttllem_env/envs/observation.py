@@ -20,7 +20,7 @@ class Observation:
         features: All features in order, with bounds and meanings.
         names: Their names.
         space: Box, float32[n], of `flat`.
-        dict_space: Dict of one Box per group, of `grouped`.
+        dict_space: Dict of one Box per group, of `groups`.
     """
 
     def __init__(self, forecaster: Forecaster, *, projections: bool = True) -> None:
@@ -44,12 +44,15 @@ class Observation:
         """float32[n], the features in the order of `names`, within the bounds of `space`."""
         return self._observer.observe(telemetry)
 
-    def grouped(self, telemetry: Telemetry) -> dict[str, ObservationArray]:
-        """The same numbers, one array per group."""
-        row, begin = self.flat(telemetry), 0
-        groups = {}
+    def groups(self, flat: ObservationArray) -> dict[str, ObservationArray]:
+        """The same numbers, one array per group.
+
+        Args:
+            flat: float32[..., n], from `flat`.
+        """
+        groups, begin = {}, 0
         for name, group in self._groups.items():
-            groups[name] = row[begin : begin + len(group)]
+            groups[name] = flat[..., begin : begin + len(group)]
             begin += len(group)
         return groups
 

@@ -5,19 +5,27 @@ from typing import Any, Final
 import gymnasium as gym
 
 _MODULE: Final = "throttllem_env.envs.serving_env"
+_VECTOR_MODULE: Final = "throttllem_env.envs.vector_env"
 
-_SERVING: Final = f"{_MODULE}:ServingEnv"
+_SERVING: Final = {
+    "entry_point": f"{_MODULE}:ServingEnv",
+    "vector_entry_point": f"{_VECTOR_MODULE}:ServingVectorEnv",
+}
 
 _REGISTERED: Final[dict[str, dict[str, Any]]] = {
-    "ThrottLLeM/Serving-v0": {"entry_point": _SERVING},
-    "ThrottLLeM/ServingEvents-v0": {"entry_point": _SERVING, "kwargs": {"control": "events"}},
-    "ThrottLLeM/ServingDiscrete-v0": {"entry_point": _SERVING, "kwargs": {"actions": "discrete"}},
+    "ThrottLLeM/Serving-v0": _SERVING,
+    "ThrottLLeM/ServingEvents-v0": {**_SERVING, "kwargs": {"control": "events"}},
+    "ThrottLLeM/ServingDiscrete-v0": {**_SERVING, "kwargs": {"actions": "discrete"}},
     "ThrottLLeM/ServingContinuous-v0": {
-        "entry_point": _SERVING,
+        **_SERVING,
         "kwargs": {"actions": "continuous", "clock_levels": "full"},
     },
     # Gymnasium's passive checker refuses vector rewards, so mo_gymnasium.make turns it off as well.
-    "ThrottLLeM/MOServing-v0": {"entry_point": f"{_MODULE}:MOServingEnv", "disable_env_checker": True},
+    "ThrottLLeM/MOServing-v0": {
+        "entry_point": f"{_MODULE}:MOServingEnv",
+        "vector_entry_point": f"{_VECTOR_MODULE}:MOServingVectorEnv",
+        "disable_env_checker": True,
+    },
 }
 
 ENV_IDS: Final = tuple(_REGISTERED)

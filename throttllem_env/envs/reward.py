@@ -35,6 +35,10 @@ class RewardModel:
 
     A second at the reference power costs w_e, and w_v x a violation per rated request. Each term is an
     integral over the step, so an episode's return does not depend on how it is cut into steps.
+
+    Attributes:
+        per_j: What a joule costs.
+        per_violation: What a deadline that passes unmet costs.
     """
 
     def __init__(
@@ -49,8 +53,8 @@ class RewardModel:
             violation_weight: w_v.
         """
         self._e2e_slo_s = slo.e2e_s
-        self._per_j = energy_weight / scenario.reference_power_w
-        self._per_violation = violation_weight / scenario.rated_rps(scenario.largest_size)
+        self.per_j = energy_weight / scenario.reference_power_w
+        self.per_violation = violation_weight / scenario.rated_rps(scenario.largest_size)
 
     def step(self, previous: Telemetry, now: Telemetry) -> StepReward:
         """Value the time between two control points.
@@ -62,5 +66,5 @@ class RewardModel:
         energy_j = now.energy_j - previous.energy_j
         cost = deadlines_passed(now, previous.time_s, self._e2e_slo_s) + now.rejected
         # Subtracted from 0, so that a step without violations has 0, not -0.
-        values = (0.0 - self._per_j * energy_j, 0.0 - self._per_violation * cost)
+        values = (0.0 - self.per_j * energy_j, 0.0 - self.per_violation * cost)
         return StepReward(energy_j, cost, dict(zip(REWARD_TERMS, values, strict=True)))

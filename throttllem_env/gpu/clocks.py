@@ -12,10 +12,16 @@ Z99 = 2.3263478740408408
 
 def sample_switch_s(switching: Switching, rng: np.random.Generator) -> float:
     """Draw how long one GPU takes to change its clock, seconds."""
-    if switching.p99_s <= switching.median_s or switching.median_s == 0:
-        return switching.median_s
-    sigma = math.log(switching.p99_s / switching.median_s) / Z99
-    return switching.median_s * math.exp(sigma * rng.standard_normal())
+    return sample_switches_s(switching, rng, 1)[0]
+
+
+def sample_switches_s(switching: Switching, rng: np.random.Generator, count: int) -> list[float]:
+    """Draw so many in one go: the same as one after another."""
+    median_s = switching.median_s
+    if switching.p99_s <= median_s or median_s == 0:
+        return [median_s] * count
+    sigma = math.log(switching.p99_s / median_s) / Z99
+    return [median_s * math.exp(sigma * z) for z in rng.standard_normal(count).tolist()]
 
 
 class EmulatedClocks:

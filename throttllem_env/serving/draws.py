@@ -3,6 +3,7 @@
 import numpy as np
 
 from throttllem_env.scenario import WarmUp
+from throttllem_env.types import FloatArray
 
 
 def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
@@ -14,3 +15,8 @@ def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
 def sample_warm_up_s(warm_up: WarmUp, rng: np.random.Generator) -> float:
     """Draw how long a new instance takes until it can serve, seconds."""
     return rng.uniform(warm_up.min_s, warm_up.max_s)
+
+
+def sample_warm_ups_s(warm_up: WarmUp, rng: np.random.Generator, count: int) -> FloatArray:
+    """Draw so many in one go: the same as one after another."""
+    return rng.uniform(warm_up.min_s, warm_up.max_s, count)

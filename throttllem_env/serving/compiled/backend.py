@@ -8,11 +8,11 @@ from throttllem_env.serving.backend import (
     require_room,
     require_supported,
 )
-from throttllem_env.serving.compiled.reports import begin_interval, records, telemetry
+from throttllem_env.serving.compiled.reports import records, telemetry
 from throttllem_env.serving.compiled.start import draw_ahead, new_node
 from throttllem_env.serving.compiled.tables import dense_tables
 from throttllem_env.serving.draws import streams
-from throttllem_env.serving.kernels import actions, run
+from throttllem_env.serving.kernels import actions, report, run
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, Telemetry
 
@@ -82,7 +82,7 @@ class CompiledBackend:
             admitted, lost = self._gate(self._snapshot())
             run.answer(self._node, bool(admitted), bool(lost))
         now = self._snapshot()
-        begin_interval(self._node, now.energy_j)
+        report.begin_interval(self._node, now.energy_j)
         return now
 
     def _snapshot(self) -> Telemetry:

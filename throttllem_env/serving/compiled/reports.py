@@ -47,20 +47,6 @@ def telemetry(node: Node, clocks_mhz: tuple[int, ...]) -> Telemetry:
     )
 
 
-def begin_interval(node: Node, energy_j: float) -> None:
-    """Let "since last" begin now.
-
-    Args:
-        node: The node.
-        energy_j: What it has used so far.
-    """
-    state = node.state
-    state["reported_s"], state["reported_j"] = state["now_s"], energy_j
-    state["reported_finished"] = state["finished"]
-    for name in ("arrived", "rejected", "tokens", "gap_sum_s", "gap_count", "eventful"):
-        state[name] = 0
-
-
 def _instance(node: Node, place: int, clocks_mhz: tuple[int, ...]) -> InstanceTelemetry:
     instance, state = node.instances[place], node.state
     instance_state = _STATES[instance["state"]]

@@ -83,3 +83,28 @@ def generated_so_far(node: Node, generated: IntArray) -> None:
             request_id = node.slots[place, RUNNING, slot]
             left = node.slots[place, LAST_TICK, slot] - instance.tick
             generated[request_id] = node.requests[request_id].stop - left
+
+
+@inlined
+def begin_interval(node: Node, energy_j: float) -> None:
+    """Let "since last" begin now.
+
+    Args:
+        node: The node.
+        energy_j: What it has used so far.
+    """
+    state = node.state
+    state.reported_s, state.reported_j = state.now_s, energy_j
+    state.reported_finished = state.finished
+    state.arrived = state.rejected = state.tokens = state.gap_count = state.eventful = 0
+    state.gap_sum_s = 0.0
+
+
+@inlined
+def waiting(node: Node) -> int:
+    """How many requests wait for the active instance, in its engine's queue and before it."""
+    state = node.state
+    n = node.instances[state.active].preempted
+    for request_id in range(state.queue_head, state.next_arrival):
+        n += node.requests[request_id].stop > 0
+    return n
