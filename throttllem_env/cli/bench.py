@@ -151,7 +151,12 @@ def _measures(part: str, chosen: Choices) -> list[Callable[[], Any]]:
     from throttllem_env.evaluation.bench import decision, environment, simulator, start_up, training
     from throttllem_env.scenario import load_scenario
 
-    loaded, trace, running, repeats = load_scenario(chosen.scenario), chosen.trace, chosen.running, chosen.repeats
+    loaded, trace, running, repeats = (
+        load_scenario(chosen.scenario),
+        chosen.trace,
+        chosen.running,
+        chosen.repeats,
+    )
     if part == "simulator":
         long = [partial(simulator.at_scale, chosen.scenario, trace, n, repeats) for n in chosen.requests]
         return [partial(simulator.simulated_requests, loaded, trace, repeats), *long]
@@ -169,7 +174,9 @@ def _measures(part: str, chosen: Choices) -> list[Callable[[], Any]]:
         return [partial(environment.feature_cost, loaded, n, repeats=repeats) for n in running]
     if part == "decision":
         how = {"decisions": chosen.decisions, "repeats": repeats}
-        whole = [partial(decision.decision_latency, a, loaded, n, **how) for a in chosen.agents for n in running]
+        whole = [
+            partial(decision.decision_latency, a, loaded, n, **how) for a in chosen.agents for n in running
+        ]
         return whole + [partial(decision.compiled_latency, loaded, n, **how) for n in running]
     if part == "training":
         return [partial(training.training_share, repeats)]

@@ -118,7 +118,9 @@ class ServingVecEnv(VecEnv):
             return [masks[single.index] for single in self._chosen(indices)]
         return [getattr(single, method_name)(*args, **keywords) for single in self._chosen(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None
+    ) -> list[bool]:
         """Whether what a wrapper adds is there: that of `Monitor` is."""
         return [issubclass(Monitor, wrapper_class) for _ in self._chosen(indices)]
 

@@ -58,7 +58,9 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         if num_envs < 1:
             raise OptionError(f"num_envs = {num_envs}: must be at least 1")
         if render_mode is not None:
-            raise OptionError(f'render_mode = {render_mode!r}: only with vectorization_mode="sync" or "async"')
+            raise OptionError(
+                f'render_mode = {render_mode!r}: only with vectorization_mode="sync" or "async"'
+            )
         self.num_envs, self.render_mode = num_envs, render_mode
         self.setups = setups = make_setups(num_envs, options)
         self._lanes = Lanes(setups)
@@ -99,7 +101,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         results = np.zeros(self.num_envs, RESULT) if self._results is None else self._results
         self._results = self._begin(np.flatnonzero(who), results)
         self._over[who] = False
-        observations = self._observe()
+        observations = self.observe()
         return self._shown(observations), state_infos(self._results, self.setups[0].masks, who)
 
     def _who(self, options: dict[str, Any] | None) -> BoolArray:
@@ -151,7 +153,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded("call reset() first: no episode has begun")
         clocks, slots = self._decoder.decode(actions)
         self._results = results = self._lanes.step(self._everyone, clocks, slots)
-        observations, over = self._observe(), results["truncated"] != 0
+        observations, over = self.observe(), results["truncated"] != 0
         infos = self._infos(observations, over) if over.any() else self._step_infos(results, ~over)
         rewards, terminated = self._rewards(results), np.zeros(self.num_envs, np.bool_)
         return self._shown(observations), rewards, terminated, over, infos
@@ -174,7 +176,8 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         state = state_infos(self._results, self.setups[0].masks, everyone)
         return infos | state | step_infos(ended, ~over)
 
-    def _observe(self) -> ObservationArray:
+    def observe(self) -> ObservationArray:
+        """float32[num_envs, features], what is seen now, in the order of `observation_names`."""
         observations = np.empty((self.num_envs, len(self.observation_names)), np.float32)
         self._lanes.observe(self._everyone, observations)
         return observations

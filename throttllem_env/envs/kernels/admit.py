@@ -20,13 +20,9 @@ def may_enter(
     bring_up_to_now(node)  # as every look at a node does
     n = gather(node, state.admitted + 1, desk)
     predict(lengths, desk.requests, n, scratch.predicted)
-    remaining_deadlines(
-        desk.requests, n, constants.e2e_s, state.now_s, constants.margin, scratch.deadline_s
-    )
+    remaining_deadlines(desk.requests, n, constants.e2e_s, state.now_s, constants.margin, scratch.deadline_s)
     active = node.instances[state.active]
-    limits = EngineLimits(
-        constants.block_size, constants.token_budget, constants.seats, active.total_blocks
-    )
+    limits = EngineLimits(constants.block_size, constants.token_budget, constants.seats, active.total_blocks)
     return admit(
         desk.requests,
         active.running,

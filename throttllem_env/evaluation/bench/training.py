@@ -1,14 +1,14 @@
-"""Which share of a training's time the environments take: `python -m throttllem_env.evaluation.bench_training`.
+"""Which share of a training's time the environments take.
 
 PPO of Stable-Baselines3 with its default net and settings, on one thread.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from throttllem_env.envs import ENV_IDS, register_envs
+from throttllem_env.evaluation.bench.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +77,17 @@ def time_training(num_envs: int = 32, steps: int = 65_536, *, seed: int = 0, **o
     return TrainingTime(model.num_timesteps, total_s, timed.seconds)
 
 
-def main() -> None:
-    """Print the share."""
-    parser = argparse.ArgumentParser(description="Time PPO, and the environments in it.")
-    parser.add_argument("--num-envs", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=65_536)
-    arguments = parser.parse_args()
-    found = time_training(arguments.num_envs, arguments.steps)
-    print(
-        f"PPO, {arguments.num_envs} environments: {found.steps:,} steps in {found.total_s:.1f} s "
-        f"({found.steps / found.total_s:,.0f} per second), {100 * found.share:.1f} % of it in the environments"
-    )
+def training_share(repeats: int, num_envs: int = 32, steps: int = 16_384) -> list[Figure]:
+    """Speed of PPO, and the share of its time that environments take.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        repeats: Trainings.
+        num_envs: Environments side by side.
+        steps: Steps of each training.
+    """
+    found = [time_training(num_envs, steps, seed=seed) for seed in range(repeats)]
+    note = f"SB3's PPO, default net, {num_envs} environments, one thread"
+    return [
+        Figure("training steps", "steps/s", tuple(f.steps / f.total_s for f in found), note),
+        Figure("time in environments", "%", tuple(100 * f.share for f in found), note),
+    ]

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from throttllem_env.evaluation.bench_training import time_training
+from throttllem_env.evaluation.bench.training import time_training
 
 
 def test_the_environments_take_a_part_of_the_time() -> None:
