@@ -11,8 +11,8 @@ from throttllem_env.agents.autoscaler import INTERVAL_S, Autoscaler
 from throttllem_env.scenario import Scenario
 from throttllem_env.types import Telemetry
 
-HEADROOM, PATIENCE = 0.0, 1.0
-"""Chosen on the train blocks of Azure 2023 conv at loads 0.5 and 0.7."""
+HEADROOM, HYSTERESIS, PATIENCE = 0.0, 0.1, 0.5
+"""Chosen with the other parameters of `throttllem-energy` (`scripts/tune.py energy`)."""
 
 
 class SizeCosts(Protocol):
@@ -35,6 +35,7 @@ class EnergyAutoscaler(Autoscaler):
         scenario: Scenario,
         costs: SizeCosts,
         headroom: float = HEADROOM,
+        hysteresis: float = HYSTERESIS,
         patience: float = PATIENCE,
         slo_scale: float = 1.0,
     ) -> None:
@@ -44,35 +45,34 @@ class EnergyAutoscaler(Autoscaler):
             scenario: Gives sizes and rated loads.
             costs: Weighs sizes; see `LongRun`.
             headroom: Share by which a rated load must exceed the request rate.
+            hysteresis: Share by which it must exceed the rate besides, before shrinking to it.
             patience: Share of the cost of going there and back that must have been missed before a change.
             slo_scale: Factor on the scenario's latency SLOs, which rated loads depend on.
         """
         super().__init__(scenario, headroom, slo_scale=slo_scale)
-        self._costs, self._patience = costs, patience
+        self._costs, self._hysteresis, self._patience = costs, hysteresis, patience
         self._missed_j = 0.0
 
     def _choose(self, telemetry: Telemetry) -> int:
-        needed = self.needed(telemetry.recent.request_rate_rps)
-        current = self._current(telemetry)
-        if needed > current:
+        rate_rps, current = telemetry.recent.request_rate_rps, self._current(telemetry)
+        needed = self.needed(rate_rps)
+        # A rate near what a smaller size carries will soon be above it again.
+        powers_w = self._powers_w(max(needed, min(current, self.needed(rate_rps * (1 + self._hysteresis)))))
+        cheapest = min(powers_w, key=lambda size: (powers_w[size], size != current), default=current)
+        if needed > current or (cheapest > current and current not in powers_w):
             self._missed_j = 0.0
-            return needed
-        cheapest, saving_w = self._cheapest(current, needed)
-        if cheapest == current or telemetry.resizing:
+            return max(needed, cheapest)
+        if cheapest == current or current not in powers_w or telemetry.resizing:
             self._missed_j = 0.0
             return current
-        self._missed_j += saving_w * INTERVAL_S
+        self._missed_j += (powers_w[current] - powers_w[cheapest]) * INTERVAL_S
         there_and_back_j = self._costs.change_j(current, cheapest) + self._costs.change_j(cheapest, current)
         if self._missed_j < self._patience * there_and_back_j:
             return current
         self._missed_j = 0.0
         return cheapest
 
-    def _cheapest(self, current: int, needed: int) -> tuple[int, float]:
-        """The size of least power among those that carry the load, and what it saves."""
-        found = {s: self._costs.least_power_w(s) for s in self._scenario.sizes if s >= needed}
-        powers = {size: power_w for size, power_w in found.items() if power_w is not None}
-        if current not in powers:
-            return current, 0.0
-        cheapest = min(powers, key=lambda size: (powers[size], size != current))
-        return cheapest, powers[current] - powers[cheapest]
+    def _powers_w(self, smallest: int) -> dict[int, float]:
+        """Least power by size, from a smallest on, of those that keep the SLO of long requests."""
+        found = {s: self._costs.least_power_w(s) for s in self._scenario.sizes if s >= smallest}
+        return {size: power_w for size, power_w in found.items() if power_w is not None}

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from throttllem_env.agents.energy_autoscaler import HEADROOM, PATIENCE, EnergyAutoscaler
+from throttllem_env.agents.energy_autoscaler import HEADROOM, HYSTERESIS, PATIENCE, EnergyAutoscaler
 from throttllem_env.agents.long_run import LongRun
 from throttllem_env.controller import Assignment, BaseController, ControllerError, ControlPoints
 from throttllem_env.prediction import Forecaster, Outlook, Verdict, first_feasible, judge
@@ -35,6 +35,7 @@ class ThrottllemEnergy(BaseController):
         headroom: float = HEADROOM,
         tolerance: float = TOLERANCE,
         haste: float = HASTE,
+        hysteresis: float = HYSTERESIS,
         patience: float = PATIENCE,
     ) -> None:
         """Set the margins.
@@ -44,6 +45,7 @@ class ThrottllemEnergy(BaseController):
             headroom: Share by which a size's rated load must exceed the request rate.
             tolerance: Share of the least long-run power that may be given for slack.
             haste: The same where a request may be late at any clock.
+            hysteresis: Share by which it must exceed the rate besides, before shrinking to that size.
             patience: Share of the cost of a change of size and back that must have been missed before it.
 
         Raises:
@@ -51,12 +53,13 @@ class ThrottllemEnergy(BaseController):
         """
         if not 0 <= margin < 1:
             raise ControllerError(f"throttllem-energy: margin = {margin}: must be at least 0 and below 1")
-        shares = {"headroom": headroom, "tolerance": tolerance, "haste": haste, "patience": patience}
+        shares = {"headroom": headroom, "tolerance": tolerance, "haste": haste}
+        shares |= {"hysteresis": hysteresis, "patience": patience}
         for name, value in shares.items():
             if not 0 <= value < float("inf"):
                 raise ControllerError(f"throttllem-energy: {name} = {value}: must be a number of at least 0")
-        self._margin, self._headroom = margin, headroom
-        self._tolerance, self._haste, self._patience = tolerance, haste, patience
+        self._margin, self._tolerance, self._haste = margin, tolerance, haste
+        self._sizing = {"headroom": headroom, "hysteresis": hysteresis, "patience": patience}
 
     def reset(self, assignment: Assignment) -> None:
         """Forget the last run."""
@@ -65,7 +68,7 @@ class ThrottllemEnergy(BaseController):
         self._forecaster = Forecaster.of(scenario, assignment.slo, assignment.lengths)
         self.long_run = LongRun(scenario, assignment.slo.e2e_s)
         self._autoscaler = EnergyAutoscaler(
-            scenario, self.long_run, self._headroom, self._patience, slo_scale=assignment.slo_scale
+            scenario, self.long_run, slo_scale=assignment.slo_scale, **self._sizing
         )
         self._last = len(scenario.gpu_spec.clocks_mhz) - 1
 

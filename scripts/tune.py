@@ -14,7 +14,7 @@ energy, no more violations), then of least energy. Test blocks are never looked 
 import argparse
 import itertools
 
-from throttllem_env.agents.throttllem_energy import HASTE, HEADROOM, MARGIN, PATIENCE, TOLERANCE
+from throttllem_env.agents.throttllem_energy import HASTE, HEADROOM, HYSTERESIS, MARGIN, PATIENCE, TOLERANCE
 from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.scenario import load_scenario
@@ -25,6 +25,7 @@ LOADS = (0.5, 0.7, 0.9, 1.0)
 
 
 REFERENCE = "throttllem"
+PLURALS = {"hysteresis": "hystereses"}
 
 
 def run(
@@ -106,8 +107,8 @@ def duel(comparison: Comparison, agent: str) -> tuple[float, int]:
 
 def tune_energy(arguments: argparse.Namespace) -> None:
     """Hold candidates of the energy controller to the reference, case by case."""
-    parameters = ("margin", "haste", "tolerance", "headroom", "patience")
-    grid = itertools.product(*(getattr(arguments, f"{name}s") for name in parameters))
+    parameters = ("margin", "haste", "tolerance", "headroom", "hysteresis", "patience")
+    grid = itertools.product(*(getattr(arguments, PLURALS.get(name, f"{name}s")) for name in parameters))
     agents = [
         "throttllem-energy:" + ",".join(f"{n}={v:g}" for n, v in zip(parameters, values, strict=True))
         for values in grid
@@ -164,6 +165,7 @@ def main() -> None:
     energy.add_argument("--margins", type=numbers, default=(MARGIN,))
     energy.add_argument("--hastes", type=numbers, default=(HASTE,))
     energy.add_argument("--tolerances", type=numbers, default=(TOLERANCE,))
+    energy.add_argument("--hystereses", type=numbers, default=(HYSTERESIS,))
     energy.add_argument("--patiences", type=numbers, default=(PATIENCE,))
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
     arguments = parser.parse_args()

@@ -44,7 +44,7 @@ def sizes(scaler: EnergyAutoscaler, rate_rps: float, size: int, seconds: int, st
 
 def test_it_shrinks_once_it_has_missed_what_there_and_back_costs() -> None:
     """200 W missed against 20 kJ: after 100 s."""
-    asked = sizes(EnergyAutoscaler(SCENARIO, Weights()), RATED[2] * 0.9, 4, 130)
+    asked = sizes(EnergyAutoscaler(SCENARIO, Weights(), patience=1.0), RATED[2] * 0.9, 4, 130)
     assert asked[:9] == [4] * 9
     assert asked[9] == 2
 
@@ -54,12 +54,25 @@ def test_a_patience_of_half_halves_the_wait() -> None:
     assert asked.index(2) == 4
 
 
+def test_it_shrinks_only_with_room_to_spare_and_then_stays() -> None:
+    """Between 0.91 and 1 times what a size carries, whichever is there stays."""
+    near = RATED[2] * 0.96
+    assert set(sizes(EnergyAutoscaler(SCENARIO, Weights(), hysteresis=0.1), near, 4, 300)) == {4}
+    assert set(sizes(EnergyAutoscaler(SCENARIO, Weights(), hysteresis=0.1), near, 2, 300)) == {2}
+    assert 2 in sizes(EnergyAutoscaler(SCENARIO, Weights(), hysteresis=0.0), near, 4, 300)
+
+
+def test_it_leaves_a_size_at_once_that_no_longer_keeps_the_slo() -> None:
+    scaler = EnergyAutoscaler(SCENARIO, Weights({1: None, 2: None, 4: 600.0}))
+    assert sizes(scaler, RATED[2] * 0.5, 2, 10) == [4]
+
+
 def test_it_grows_at_once() -> None:
     assert sizes(EnergyAutoscaler(SCENARIO, Weights()), RATED[2] * 1.1, 2, 10) == [4]
 
 
 def test_a_burst_starts_the_count_anew() -> None:
-    scaler = EnergyAutoscaler(SCENARIO, Weights())
+    scaler = EnergyAutoscaler(SCENARIO, Weights(), patience=1.0)
     sizes(scaler, RATED[2] * 0.9, 4, 80)
     sizes(scaler, RATED[4] * 0.9, 4, 10, start_s=80)  # only the size there is carries it
     asked = sizes(scaler, RATED[2] * 0.9, 4, 130, start_s=90)
