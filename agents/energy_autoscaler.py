@@ -11,7 +11,7 @@ from throttllem_env.agents.autoscaler import INTERVAL_S, Autoscaler
 from throttllem_env.scenario import Scenario
 from throttllem_env.types import Telemetry
 
-HEADROOM, HYSTERESIS, PATIENCE = 0.0, 0.1, 0.5
+HEADROOM, HYSTERESIS, PATIENCE = 0.0, 0.2, 0.5
 """Chosen with the other parameters of `throttllem-energy` (`scripts/tune.py energy`)."""
 
 

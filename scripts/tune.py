@@ -14,7 +14,15 @@ energy, no more violations), then of least energy. Test blocks are never looked 
 import argparse
 import itertools
 
-from throttllem_env.agents.throttllem_energy import HASTE, HEADROOM, HYSTERESIS, MARGIN, PATIENCE, TOLERANCE
+from throttllem_env.agents.throttllem_energy import (
+    DOUBT,
+    HASTE,
+    HEADROOM,
+    HYSTERESIS,
+    MARGIN,
+    PATIENCE,
+    TOLERANCE,
+)
 from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.scenario import load_scenario
@@ -107,7 +115,7 @@ def duel(comparison: Comparison, agent: str) -> tuple[float, int]:
 
 def tune_energy(arguments: argparse.Namespace) -> None:
     """Hold candidates of the energy controller to the reference, case by case."""
-    parameters = ("margin", "haste", "tolerance", "headroom", "hysteresis", "patience")
+    parameters = ("margin", "haste", "doubt", "tolerance", "headroom", "hysteresis", "patience")
     grid = itertools.product(*(getattr(arguments, PLURALS.get(name, f"{name}s")) for name in parameters))
     agents = [
         "throttllem-energy:" + ",".join(f"{n}={v:g}" for n, v in zip(parameters, values, strict=True))
@@ -164,6 +172,7 @@ def main() -> None:
     energy.add_argument("--scales", type=numbers, default=(0.75, 1.0, 1.5), help="factors on the SLOs")
     energy.add_argument("--margins", type=numbers, default=(MARGIN,))
     energy.add_argument("--hastes", type=numbers, default=(HASTE,))
+    energy.add_argument("--doubts", type=numbers, default=(DOUBT,))
     energy.add_argument("--tolerances", type=numbers, default=(TOLERANCE,))
     energy.add_argument("--hystereses", type=numbers, default=(HYSTERESIS,))
     energy.add_argument("--patiences", type=numbers, default=(PATIENCE,))

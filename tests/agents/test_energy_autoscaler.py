@@ -44,13 +44,13 @@ def sizes(scaler: EnergyAutoscaler, rate_rps: float, size: int, seconds: int, st
 
 def test_it_shrinks_once_it_has_missed_what_there_and_back_costs() -> None:
     """200 W missed against 20 kJ: after 100 s."""
-    asked = sizes(EnergyAutoscaler(SCENARIO, Weights(), patience=1.0), RATED[2] * 0.9, 4, 130)
+    asked = sizes(EnergyAutoscaler(SCENARIO, Weights(), patience=1.0), RATED[2] * 0.8, 4, 130)
     assert asked[:9] == [4] * 9
     assert asked[9] == 2
 
 
 def test_a_patience_of_half_halves_the_wait() -> None:
-    asked = sizes(EnergyAutoscaler(SCENARIO, Weights(), patience=0.5), RATED[2] * 0.9, 4, 130)
+    asked = sizes(EnergyAutoscaler(SCENARIO, Weights(), patience=0.5), RATED[2] * 0.8, 4, 130)
     assert asked.index(2) == 4
 
 
@@ -73,9 +73,9 @@ def test_it_grows_at_once() -> None:
 
 def test_a_burst_starts_the_count_anew() -> None:
     scaler = EnergyAutoscaler(SCENARIO, Weights(), patience=1.0)
-    sizes(scaler, RATED[2] * 0.9, 4, 80)
+    sizes(scaler, RATED[2] * 0.8, 4, 80)
     sizes(scaler, RATED[4] * 0.9, 4, 10, start_s=80)  # only the size there is carries it
-    asked = sizes(scaler, RATED[2] * 0.9, 4, 130, start_s=90)
+    asked = sizes(scaler, RATED[2] * 0.8, 4, 130, start_s=90)
     assert asked.index(2) == 9
 
 

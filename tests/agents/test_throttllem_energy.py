@@ -1,5 +1,7 @@
 """throttllem-energy keeps what the reference keeps, and does not pay for clocks below the cheapest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,18 @@ def test_the_reserve_is_a_share_of_the_slack_at_the_top_clock() -> None:
     assert bound[1:] == pytest.approx(expected)
 
 
+def test_the_top_clock_is_for_those_whom_it_may_save() -> None:
+    """With a doubt of a quarter, whoever has three quarters of the predicted time left."""
+    controller = ThrottllemEnergy(doubt=0.25)
+    telemetry = moment(controller, stream(4.0, 60.0), 50.0)
+    lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
+    outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
+    at_top = judge(outlook, SCENARIO.top_mhz)
+    left = np.linspace(-0.1, 0.99, len(at_top.finish_s))
+    tight = replace(outlook, deadline_s=outlook.now_s + left * (at_top.finish_s - outlook.now_s))
+    assert (controller.may_be_saved(tight, at_top) == (left >= 0.75)).all()
+
+
 def test_going_back_and_forth_costs_warming_and_draining() -> None:
     controller = ThrottllemEnergy()
     moment(controller, stream(4.0, 90.0), 80.0)
@@ -105,7 +119,7 @@ def test_hurry_raises_the_floor() -> None:
     assert controller.long_run.thrifty_clock(4, 0.05) > controller.long_run.thrifty_clock(4, 0.002)
 
 
-@pytest.mark.parametrize("spec", ["margin=1.0", "margin=-0.1", "tolerance=-1"])
+@pytest.mark.parametrize("spec", ["margin=1.0", "margin=-0.1", "doubt=1", "tolerance=-1", "hysteresis=-1"])
 def test_values_out_of_range_are_named(spec: str) -> None:
     with pytest.raises(ControllerError, match=spec.split("=")[0]):
         make_controller(f"throttllem-energy:{spec}")
