@@ -4,9 +4,23 @@
 block's tokens; after a whole period every request holds one block more.
 """
 
+import numpy as np
+
 from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import Int32Array
 from throttllem_env.types import IntArray
+
+
+@inlined
+def quotient(a: int, b: int) -> int:
+    """a // b of whole numbers below 2^32, none negative: twice as fast as of signed ones of 64 bits."""
+    return np.int64(np.uint32(a) // np.uint32(b))
+
+
+@inlined
+def remainder(a: int, b: int) -> int:
+    """a % b of whole numbers below 2^32, none negative."""
+    return np.int64(np.uint32(a) % np.uint32(b))
 
 
 @inlined
@@ -20,7 +34,7 @@ def fill_growth(growth: Int32Array, growing: IntArray, at: int, iterations: int)
         iterations: How many follow.
     """
     period = len(growing)
-    phase, blocks = at % period, 0
+    phase, blocks = remainder(at, period), 0
     growth[0] = 0
     for m in range(1, min(iterations, period - 1) + 1):
         phase = phase + 1 if phase + 1 < period else 0
@@ -40,12 +54,13 @@ def blocks_grown(growth: Int32Array, batch: int, iterations: int) -> int:
 @inlined
 def sum_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     """Sum of `blocks_grown` over the first iterations."""
-    period = len(growth)
-    whole, rest = iterations // period, iterations % period
-    total = batch * (period * (whole * (whole - 1) // 2) + whole * rest)
-    if whole:
+    period, whole, total = len(growth), 0, 0
+    if iterations >= period:  # a division takes longer than the rest
+        whole = iterations // period
         for m in range(period):
             total += whole * growth[m]
+    rest = iterations - whole * period
+    total += batch * (period * (whole * (whole - 1) // 2) + whole * rest)
     for m in range(rest):
         total += growth[m]
     return total

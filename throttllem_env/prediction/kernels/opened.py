@@ -29,6 +29,7 @@ FUTURE_AT = address_dtype(
     ends_s=1,
     growing=1,
     anchor=1,
+    phase=1,
     ending=1,
     next_ending=1,
 )
@@ -72,6 +73,7 @@ def future_at(at: Addresses) -> Future:
         carray(pointer(at.ends_s), (at.ends_s_0,), np.float64),
         carray(pointer(at.growing), (at.growing_0,), np.int64),
         carray(pointer(at.anchor), (at.anchor_0,), np.int64),
+        carray(pointer(at.phase), (at.phase_0,), np.int64),
         carray(pointer(at.ending), (at.ending_0,), np.int64),
         carray(pointer(at.next_ending), (at.next_ending_0,), np.int64),
     )
