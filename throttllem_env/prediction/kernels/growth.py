@@ -29,16 +29,16 @@ def fill_growth(growth: Int32Array, growing: IntArray, at: int, iterations: int)
 
     Args:
         growth: int32[block size], is filled in.
-        growing: int64[block size], requests that take a block on entering iteration j, by j modulo N.
+        growing: int64[2 block sizes], requests that take a block on entering iteration j, by j modulo N,
+            twice over: so nothing has to be looked up around a corner.
         at: The first iteration.
         iterations: How many follow.
     """
-    period = len(growing)
+    period = len(growth)
     phase, blocks = remainder(at, period), 0
     growth[0] = 0
     for m in range(1, min(iterations, period - 1) + 1):
-        phase = phase + 1 if phase + 1 < period else 0
-        blocks += growing[phase]
+        blocks += growing[phase + m]
         growth[m] = blocks
 
 
