@@ -115,9 +115,7 @@ def ignored_by_backend(env: Any, size: int) -> bool:
 def test_masks_are_exact(scenario: Scenario, make_env: MakeEnv, gpus: int, period_s: float) -> None:
     quick = scenario.model_copy(update={"gpus_per_node": gpus, "warm_up": WarmUp(min_s=1.0, max_s=2.0)})
     # The plain environment, for its backend; the compiled one is held to it elsewhere.
-    env = make_env(
-        scenario=quick, episode_s=25.0, control_period_s=period_s, load=0.4, backend="reference"
-    )
+    env = make_env(scenario=quick, episode_s=25.0, control_period_s=period_s, load=0.4, backend="reference")
     rng = np.random.default_rng(gpus)
     _, info = env.reset(seed=gpus)
     states, masked, truncated = set(), set(), False

@@ -1,4 +1,4 @@
-"""A compiled environment is the plain one: on the same simulator to the last bit, on the plain one all but."""
+"""A compiled environment is the plain one: to the last bit on the same simulator, almost on the plain one."""
 
 import copy
 from typing import Any
@@ -42,9 +42,7 @@ def opened(name: str) -> Any:
 def quick(scenario: Scenario, gpus: int, admission: str) -> Scenario:
     """Sizes change within an episode, and there may be too few GPUs to change."""
     warm_up = WarmUp(min_s=0.5, max_s=2.0)
-    return scenario.model_copy(
-        update={"gpus_per_node": gpus, "warm_up": warm_up, "admission": admission}
-    )
+    return scenario.model_copy(update={"gpus_per_node": gpus, "warm_up": warm_up, "admission": admission})
 
 
 def flattened(observation: Any) -> Any:
@@ -135,7 +133,11 @@ def test_telemetry_is_made_when_asked_for(make_env: MakeEnv) -> None:
         assert one is compiled.telemetry
         assert repr(one.active) == repr(other.active)
         assert repr(one.waiting) == repr(other.waiting)
-        assert (one.finished, one.power_w, one.previous_s) == (other.finished, other.power_w, other.previous_s)
+        assert (one.finished, one.power_w, one.previous_s) == (
+            other.finished,
+            other.power_w,
+            other.previous_s,
+        )
 
 
 def test_a_copy_goes_its_own_way(make_env: MakeEnv) -> None:

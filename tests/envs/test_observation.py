@@ -53,7 +53,9 @@ def test_the_dict_holds_the_flat_observation(make_env: MakeEnv) -> None:
     flat, grouped = make_env(), make_env(observation="dict")
     one, _ = flat.reset(seed=0)
     other, _ = grouped.reset(seed=0)
-    np.testing.assert_array_equal(one, np.concatenate([other[name] for name in grouped._setup.observation._groups]))
+    np.testing.assert_array_equal(
+        one, np.concatenate([other[name] for name in grouped._setup.observation._groups])
+    )
 
 
 def test_every_bound_is_finite_and_every_feature_says_what_it_is(observation: Observation) -> None:

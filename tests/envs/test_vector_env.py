@@ -75,9 +75,7 @@ def test_all_that_is_seen_is_what_single_environments_show(
 def test_episodes_end_at_different_times(short: Keywords) -> None:
     options = short | {"control": "events", "load": [0.3, 1.0, 3.0, 1.0]}
     envs = native("ThrottLLeM/Serving-v0", 4, **options)
-    alone = [
-        gym.make("ThrottLLeM/Serving-v0", **options | {"load": load}) for load in (0.3, 1.0, 3.0, 1.0)
-    ]
+    alone = [gym.make("ThrottLLeM/Serving-v0", **options | {"load": load}) for load in (0.3, 1.0, 3.0, 1.0)]
     envs.reset(seed=7)
     for i, env in enumerate(alone):
         env.reset(seed=7 + i)
@@ -147,7 +145,9 @@ def test_options_may_differ_by_environment(short: Keywords, scenario: Scenario) 
     envs.reset(seed=[5, None, 6])
     actions = np.array([[0.1, 0.9], [-0.3, 0.4], [1.0, -1.0]], np.float32)
     observations = [envs.step(actions)[0] for _ in range(3)]
-    alone = gym.make("ThrottLLeM/Serving-v0", **options | {k: options[k][2] for k in ("scenario", "slo_scale", "trace")})
+    alone = gym.make(
+        "ThrottLLeM/Serving-v0", **options | {k: options[k][2] for k in ("scenario", "slo_scale", "trace")}
+    )
     alone.reset(seed=6)
     for seen in observations:
         np.testing.assert_array_equal(seen[2], alone.step(actions[2])[0])

@@ -1,7 +1,7 @@
 """The native vector environment as Stable-Baselines3 wants it; importing this imports Stable-Baselines3."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from throttllem_env.scenario import Scenario
 from throttllem_env.slo import Slo
 from throttllem_env.types import BoolArray, Telemetry
 
-Indices = int | Sequence[int] | None
+Indices = int | Iterable[int] | None
 
 
 class ServingVecEnv(VecEnv):
@@ -118,7 +118,9 @@ class ServingVecEnv(VecEnv):
             return [masks[single.index] for single in self._chosen(indices)]
         return [getattr(single, method_name)(*args, **keywords) for single in self._chosen(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None
+    ) -> list[bool]:
         """Whether what a wrapper adds is there: that of `Monitor` is."""
         return [issubclass(Monitor, wrapper_class) for _ in self._chosen(indices)]
 

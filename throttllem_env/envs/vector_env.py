@@ -58,7 +58,9 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         if num_envs < 1:
             raise OptionError(f"num_envs = {num_envs}: must be at least 1")
         if render_mode is not None:
-            raise OptionError(f'render_mode = {render_mode!r}: only with vectorization_mode="sync" or "async"')
+            raise OptionError(
+                f'render_mode = {render_mode!r}: only with vectorization_mode="sync" or "async"'
+            )
         self.num_envs, self.render_mode = num_envs, render_mode
         self.setups = setups = make_setups(num_envs, options)
         self._lanes = Lanes(setups)
@@ -166,7 +168,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         rows, final = np.flatnonzero(over), np.full(self.num_envs, None, object)
         for row in rows.tolist():
             final[row] = self._shown(observations[row].copy())
-        infos = {"final_obs": final, "_final_obs": over}
+        infos: dict[str, Any] = {"final_obs": final, "_final_obs": over}
         infos |= {"final_info": self._step_infos(ended, over), "_final_info": over}
         self._results = self._begin(rows, ended)
         self._lanes.observe(rows, observations)
@@ -196,7 +198,8 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if self._results is None:
             raise gym.error.ResetNeeded("call reset() first: no episode has begun")
-        return self.setups[0].require_masks()[self._results["sizes"]].astype(np.bool_)
+        masks: BoolArray = self.setups[0].require_masks()[self._results["sizes"]].astype(np.bool_)
+        return masks
 
     def telemetry(self, index: int) -> Telemetry:
         """What a live server knows now in one environment: what rules decide on."""

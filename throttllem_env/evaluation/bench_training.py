@@ -1,4 +1,4 @@
-"""Which share of a training's time the environments take: `python -m throttllem_env.evaluation.bench_training`.
+"""Which share of a training's time environments take: `python -m throttllem_env.evaluation.bench_training`.
 
 PPO of Stable-Baselines3 with its default net and settings, on one thread.
 """
@@ -84,10 +84,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=65_536)
     arguments = parser.parse_args()
     found = time_training(arguments.num_envs, arguments.steps)
-    print(
-        f"PPO, {arguments.num_envs} environments: {found.steps:,} steps in {found.total_s:.1f} s "
-        f"({found.steps / found.total_s:,.0f} per second), {100 * found.share:.1f} % of it in the environments"
-    )
+    rate = found.steps / found.total_s
+    print(f"PPO, {arguments.num_envs} environments: {found.steps:,} steps in {found.total_s:.1f} s")
+    print(f"{rate:,.0f} steps per second, {100 * found.share:.1f} % of the time in the environments")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,9 @@ def may_enter(
     bring_up_to_now(node)  # as every look at a node does
     n = gather(node, state.admitted + 1, desk)
     predict(lengths, desk.requests, n, scratch.predicted)
-    remaining_deadlines(
-        desk.requests, n, constants.e2e_s, state.now_s, constants.margin, scratch.deadline_s
-    )
+    remaining_deadlines(desk.requests, n, constants.e2e_s, state.now_s, constants.margin, scratch.deadline_s)
     active = node.instances[state.active]
-    limits = EngineLimits(
-        constants.block_size, constants.token_budget, constants.seats, active.total_blocks
-    )
+    limits = EngineLimits(constants.block_size, constants.token_budget, constants.seats, active.total_blocks)
     return admit(
         desk.requests,
         active.running,
@@ -55,7 +51,7 @@ def gather(node: Node, end: int, desk: Desk) -> int:
     """
     state, requests = node.state, desk.requests
     place = state.active
-    running = node.instances[place].running
+    running: int = node.instances[place].running
     gather_running(node, place, desk.counts, requests.arrival_s, requests.lost)
     return running + gather_waiting(
         node,

@@ -32,7 +32,10 @@ NODE = np.dtype(
         )
     ]
 )
-"""State of a node, and a guess that makes no difference to what is found; what it must not know stands in docs/design.md, Contracts."""
+"""State of a node, and a guess that saves time and changes nothing.
+
+What it must not know stands in docs/design.md, Contracts.
+"""
 
 
 class Constants(NamedTuple):

@@ -54,9 +54,6 @@ NUMBERS = Result._fields[: Result._fields.index("energy")]
 """The fields that `info["telemetry"]` shows."""
 
 RESULT = np.dtype(
-    [
-        (name, np.int64 if kind is int else np.float64)
-        for name, kind in Result.__annotations__.items()
-    ]
+    [(name, np.int64 if kind is int else np.float64) for name, kind in Result.__annotations__.items()]
 )
 """The same as a record."""

@@ -42,9 +42,7 @@ def count_missed(lane: Any, node: Node, e2e_s: float) -> int:
 
 
 @inlined
-def note_node(
-    lane: Any, node: Node, constants: Constants, energy_j: float, missed: int, seen: Any
-) -> None:
+def note_node(lane: Any, node: Node, constants: Constants, energy_j: float, missed: int, seen: Any) -> None:
     """Fill in a NODE, as `observer.Observer` does from telemetry."""
     state = node.state
     active, other = node.instances[state.active], node.instances[1 - state.active]

@@ -157,7 +157,7 @@ class ProfileBuilder:
         return {f"{name}_s": _rounded(ms / 1e3) for name, ms in rows_ms.items()}
 
     def _response_of(self, gpu: GpuSpec) -> dict[str, float]:
-        """The A800's response on A100 silicon; on others, bandwidth per FLOP/s scales the clock-bound share."""
+        """The A800's response on A100 silicon; else bandwidth per FLOP/s scales the clock-bound share."""
         fitted, _ = self._response
         a800_gpu = MEASURED["a100_sxm"]
         if SYSTEMS[gpu.name] == "a100_sxm":

@@ -13,14 +13,16 @@ from throttllem_env.types import IntArray
 
 @inlined
 def quotient(a: int, b: int) -> int:
-    """a // b of whole numbers below 2^32, none negative: twice as fast as of signed ones of 64 bits."""
-    return np.int64(np.uint32(a) // np.uint32(b))
+    """Of whole numbers below 2^32, none negative: twice as fast as of signed ones of 64 bits."""
+    found: int = np.int64(np.uint32(a) // np.uint32(b))  # type: ignore[assignment]
+    return found
 
 
 @inlined
 def remainder(a: int, b: int) -> int:
-    """a % b of whole numbers below 2^32, none negative."""
-    return np.int64(np.uint32(a) % np.uint32(b))
+    """Of whole numbers below 2^32, none negative."""
+    found: int = np.int64(np.uint32(a) % np.uint32(b))  # type: ignore[assignment]
+    return found
 
 
 @inlined

@@ -1,10 +1,9 @@
-"""Time tables, length predictors and futures found by their addresses; see `throttllem_env.kernels.addresses`."""
+"""Time tables, length predictors and futures found by address; see `throttllem_env.kernels.addresses`."""
 
 import numpy as np
-from numba import carray
 
 from throttllem_env.compiled import opening
-from throttllem_env.kernels.addresses import Addresses, address_dtype, addresses_of, pointer
+from throttllem_env.kernels.addresses import Addresses, address_dtype, addresses_of, carray, pointer
 from throttllem_env.prediction.kernels.columns import LengthTable, TimeTables
 from throttllem_env.prediction.kernels.future import PIECE, SWEEP, Future
 
