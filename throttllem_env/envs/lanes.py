@@ -38,7 +38,8 @@ class Lanes:
             setups: By row; all see the same features.
         """
         self._setups = setups
-        stages = {id(setup): Stage(setup) for setup in setups}
+        different = {id(setup): setup for setup in setups}
+        stages = {key: Stage(setup) for key, setup in different.items()}
         self._stages = [stages[id(setup)] for setup in setups]
         self._lanes = np.array([stage.lane for stage in self._stages], LANE)
         self._nodes = np.zeros(len(setups), NODE)
