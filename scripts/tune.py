@@ -14,15 +14,8 @@ energy, no more violations), then of least energy. Test blocks are never looked 
 import argparse
 import itertools
 
-from throttllem_env.agents.throttllem_energy import (
-    DOUBT,
-    HASTE,
-    HEADROOM,
-    HYSTERESIS,
-    MARGIN,
-    PATIENCE,
-    TOLERANCE,
-)
+from throttllem_env.agents.energy_autoscaler import HEADROOM, HYSTERESIS, PATIENCE
+from throttllem_env.agents.throttllem_energy import DOUBT, HASTE, MARGIN, TOLERANCE
 from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.scenario import load_scenario

@@ -1,4 +1,4 @@
-"""A compiled environment is the plain one: on the same simulator to the last bit, on the plain one all but."""
+"""A compiled environment is the plain one: to the last bit on the same simulator, almost on the plain one."""
 
 import copy
 from typing import Any

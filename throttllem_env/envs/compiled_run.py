@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from throttllem_env.envs.actions import Choice
 from throttllem_env.envs.episodes import Episode
@@ -45,7 +46,7 @@ class CompiledRun:
         self._clock[0], self._slot[0] = self._clock_of[choice.mhz], choice.slot
         self._note(self._lanes.step(self._row, self._clock, self._slot))
 
-    def _note(self, results: np.ndarray) -> None:
+    def _note(self, results: NDArray[np.void]) -> None:
         self.result = Result._make(results[0].item())
         self.__dict__.pop("telemetry", None)
 
@@ -58,7 +59,8 @@ class CompiledRun:
         """float32[features]."""
         observations = np.empty((1, self._features), np.float32)
         self._lanes.observe(self._row, observations)
-        return observations[0]
+        row: ObservationArray = observations[0]
+        return row
 
     def close(self) -> None:
         """Nothing to give back."""

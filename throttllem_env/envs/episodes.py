@@ -15,7 +15,7 @@ from throttllem_env.traces import Trace
 FIRST_SEED = 2_000_000
 """Synthetic traces have seeds from here on: none that an evaluation uses, or that `learned` learns from."""
 
-HOURS = 128
+HOURS = 64
 """Synthetic traces that episodes are cut from; drawing one takes longer than serving an episode of it."""
 
 

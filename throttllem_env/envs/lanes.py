@@ -16,9 +16,10 @@ from throttllem_env.envs.kernels.observe_many import observe_many
 from throttllem_env.envs.kernels.results import RESULT
 from throttllem_env.envs.setup import Setup
 from throttllem_env.envs.stage import Cast, Stage
-from throttllem_env.kernels.addresses import address_of, addresses_of
+from throttllem_env.kernels.addresses import address_of, addresses
 from throttllem_env.prediction.kernels.opened import lengths_addresses
 from throttllem_env.serving.compiled.reports import telemetry
+from throttllem_env.serving.kernels.layout import Node
 from throttllem_env.types import IntArray, ObservationArray, Telemetry
 
 FIRST_REQUESTS, FIRST_PIECES = 512, 2048
@@ -37,7 +38,8 @@ class Lanes:
             setups: By row; all see the same features.
         """
         self._setups = setups
-        stages = {id(setup): Stage(setup) for setup in setups}
+        different = {id(setup): setup for setup in setups}
+        stages = {key: Stage(setup) for key, setup in different.items()}
         self._stages = [stages[id(setup)] for setup in setups]
         self._lanes = np.array([stage.lane for stage in self._stages], LANE)
         self._nodes = np.zeros(len(setups), NODE)
@@ -66,15 +68,22 @@ class Lanes:
 
     def _place(self, row: int, episode: Episode) -> None:
         """Give a row new arrays for an episode."""
-        self._cast[row] = cast = self._stages[row].cast(episode, self._cast[row])
+        past = self._cast[row]
+        self._cast[row] = cast = self._stages[row].cast(episode, past)
         self._desk.hold(len(episode.trace))
-        self._link(row, cast)
+        self._link(row, cast, past)
         self._lanes["stage"][row] = FRESH
 
-    def _link(self, row: int, cast: Cast) -> None:
-        """Note where the arrays of a row are."""
-        lane = self._lanes[row]
-        lane["node"], lane["lengths"] = addresses_of(cast.node), lengths_addresses(cast.lengths)
+    def _link(self, row: int, cast: Cast, past: Cast | None = None) -> None:
+        """Note where the arrays of a row are, unless they are where they were."""
+        lane, old = self._lanes[row], past.node if past else (None,) * len(cast.node)
+        at = lane["node"]
+        for name, array, before in zip(Node._fields, cast.node, old, strict=True):
+            if array is not before:
+                for field, value in addresses(name, array):
+                    at[field] = value
+        if not past or cast.lengths is not past.lengths:
+            lane["lengths"] = lengths_addresses(cast.lengths)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Lanes":
         other = copy(self)

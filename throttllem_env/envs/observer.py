@@ -40,7 +40,7 @@ def constants_of(forecaster: Forecaster, scales: Scales) -> Constants:
 
 
 class Observer:
-    """Observes telemetry; holds memory, but nothing of what it saw."""
+    """Observes telemetry; holds memory, but nothing of what it saw that would make a difference."""
 
     def __init__(self, forecaster: Forecaster, scales: Scales, bounds: ObservationArray) -> None:
         """Prepare for a scenario.
@@ -115,5 +115,6 @@ class Observer:
             "tokens": t.tokens_generated,
             "tbt_s": t.tbt_mean_s,
             "missed": deadlines_passed(t, t.previous_s, self._forecaster.slo.e2e_s),
+            "guess": self._nodes[0]["guess"],  # what was found last
         }
         return tuple(values[name] for name in NODE.names or ())

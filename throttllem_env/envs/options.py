@@ -27,7 +27,7 @@ class EnvOptions:
 
     Attributes:
         scenario: Name or path of a scenario, or a scenario.
-        trace: Name or path of a trace, or a trace. Episodes are cut from 128 draws of a synthetic one,
+        trace: Name or path of a trace, or a trace. Episodes are cut from 64 draws of a synthetic one,
             unless the name has a seed of its own.
         part: Which blocks of the trace are served: `all`, or `train`, `validation`, `test`.
         load: Peak load of the trace as a share of the rated load.

@@ -1,7 +1,7 @@
 """The native vector environment as Stable-Baselines3 wants it; importing this imports Stable-Baselines3."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from throttllem_env.scenario import Scenario
 from throttllem_env.slo import Slo
 from throttllem_env.types import BoolArray, Telemetry
 
-Indices = int | Sequence[int] | None
+Indices = int | Iterable[int] | None
 
 
 class ServingVecEnv(VecEnv):

@@ -150,7 +150,8 @@ class ServingEnv(gym.Env[Any, Any]):
             ValueError: Continuous actions have no mask.
         """
         sizes = self._current().result.sizes
-        return self._setup.require_masks()[sizes].astype(np.bool_)
+        mask: BoolArray = self._setup.require_masks()[sizes].astype(np.bool_)
+        return mask
 
     def _make_renderer(self, episode: Episode) -> EpisodeRenderer:
         return EpisodeRenderer(self.scenario, self.slo, episode, self.options)

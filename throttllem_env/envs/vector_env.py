@@ -168,7 +168,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         rows, final = np.flatnonzero(over), np.full(self.num_envs, None, object)
         for row in rows.tolist():
             final[row] = self._shown(observations[row].copy())
-        infos = {"final_obs": final, "_final_obs": over}
+        infos: dict[str, Any] = {"final_obs": final, "_final_obs": over}
         infos |= {"final_info": self._step_infos(ended, over), "_final_info": over}
         self._results = self._begin(rows, ended)
         self._lanes.observe(rows, observations)
@@ -199,7 +199,8 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if self._results is None:
             raise gym.error.ResetNeeded("call reset() first: no episode has begun")
-        return self.setups[0].require_masks()[self._results["sizes"]].astype(np.bool_)
+        masks: BoolArray = self.setups[0].require_masks()[self._results["sizes"]].astype(np.bool_)
+        return masks
 
     def telemetry(self, index: int) -> Telemetry:
         """What a live server knows now in one environment: what rules decide on."""

@@ -6,23 +6,27 @@ length, at no cost. Whoever keeps such a table keeps the arrays as well: an addr
 """
 
 from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from throttllem_env.types import IntArray
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer(_context: Any, address: Any) -> Any:
-    """A `void *` that `numba.carray` takes, from an integer; for kernels only."""
-
+def _pointer(_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(address), generate
+
+
+pointer: Any = intrinsic(_pointer)
+"""A `void *` from an integer; for kernels only."""
+
+carray: Any = import_module("numba").carray
+"""The array of a shape and type at a pointer."""
 
 
 def address_dtype(**dimensions: int) -> "np.dtype[np.void]":
@@ -37,7 +41,7 @@ def address_dtype(**dimensions: int) -> "np.dtype[np.void]":
     """
     names: list[str] = []
     for name, count in dimensions.items():
-        names += [name, *(f"{name}_{axis}" for axis in range(count))]
+        names += _fields(name, count)
     return np.dtype([(name, np.int64) for name in names])
 
 
@@ -52,6 +56,21 @@ def address_of(array: Any) -> int:
     if not array.flags.c_contiguous:
         raise ValueError(f"array of shape {array.shape} and strides {array.strides}: must be contiguous")
     return int(array.ctypes.data)
+
+
+def addresses(name: str, array: Any) -> Iterable[tuple[str, int]]:
+    """The fields of an `address_dtype` that tell of one array; a record counts as an array of one.
+
+    Raises:
+        ValueError: The array is not contiguous.
+    """
+    shape = (1,) if isinstance(array, np.void) else array.shape
+    return zip(_fields(name, len(shape)), (address_of(array), *shape), strict=True)
+
+
+@cache
+def _fields(name: str, dimensions: int) -> tuple[str, ...]:
+    return (name, *(f"{name}_{axis}" for axis in range(dimensions)))
 
 
 def addresses_of(arrays: Iterable[Any]) -> tuple[int, ...]:
@@ -72,6 +91,3 @@ def addresses_of(arrays: Iterable[Any]) -> tuple[int, ...]:
 
 Addresses = Any
 """A record of an `address_dtype`; its fields are attributes, which NumPy's types do not know."""
-
-Rows = IntArray
-"""int64[k], which rows of a table of addresses are meant."""

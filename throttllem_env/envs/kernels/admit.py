@@ -51,7 +51,7 @@ def gather(node: Node, end: int, desk: Desk) -> int:
     """
     state, requests = node.state, desk.requests
     place = state.active
-    running = node.instances[place].running
+    running: int = node.instances[place].running
     gather_running(node, place, desk.counts, requests.arrival_s, requests.lost)
     return running + gather_waiting(
         node,

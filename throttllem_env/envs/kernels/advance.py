@@ -5,8 +5,6 @@ What happens is what `throttllem_env.envs.plain_run` does with a backend, step b
 
 from typing import Any
 
-from numba import carray
-
 from throttllem_env.compiled import compiled, inlined, opening
 from throttllem_env.envs.kernels.admit import may_enter
 from throttllem_env.envs.kernels.choices import is_available, target_index
@@ -25,7 +23,7 @@ from throttllem_env.envs.kernels.lanes import (
     tables_of,
 )
 from throttllem_env.envs.kernels.stock import take_stock
-from throttllem_env.kernels.addresses import pointer
+from throttllem_env.kernels.addresses import carray, pointer
 from throttllem_env.prediction.kernels.admission import ADMIT_LOST, NO_ROOM, WAIT
 from throttllem_env.prediction.kernels.opened import lengths_at
 from throttllem_env.serving.kernels import actions

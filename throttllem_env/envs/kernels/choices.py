@@ -8,7 +8,7 @@ from throttllem_env.serving.kernels.layout import ABSENT, WARMING, Node
 def target_index(node: Node) -> int:
     """The size that is coming or, when none is, the active one."""
     active, other = node.instances[node.state.active], node.instances[1 - node.state.active]
-    return other.size_index if other.state == WARMING else active.size_index
+    return int(other.size_index if other.state == WARMING else active.size_index)
 
 
 @inlined
@@ -21,8 +21,8 @@ def is_available(node: Node, slot: int) -> bool:
         return True  # no change, or one that calls a warm-up off
     size, gpus = node.sizes[slot].size, node.state.gpus_per_node
     if other.state == WARMING:
-        return size > other.size and active.size + size <= gpus
-    return other.state == ABSENT and active.size + size <= gpus
+        return bool(size > other.size and active.size + size <= gpus)
+    return bool(other.state == ABSENT and active.size + size <= gpus)
 
 
 @inlined

@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray
 
 from throttllem_env.compiled import opening
 from throttllem_env.envs.kernels.inputs import Constants, Scratch
-from throttllem_env.kernels.addresses import Addresses, address_dtype, pointer
+from throttllem_env.kernels.addresses import Addresses, address_dtype, carray, pointer
 from throttllem_env.prediction.kernels.columns import Requests, TimeTables
 from throttllem_env.prediction.kernels.opened import FUTURE_AT, LENGTHS_AT, TABLES_AT, future_at, tables_at
 from throttllem_env.serving.kernels.opened import NODE_AT

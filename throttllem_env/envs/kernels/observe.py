@@ -143,7 +143,8 @@ def _projection(
     row[PROJECTION + 6] = 1.0 if fits else 0.0
     _ahead(node, constants, tables, present, question, scratch, row)
     feasible = fits and slack_top_s >= 0 and tbt_top_s <= constants.tbt_s and not _any_lost(requests, n)
-    found = lowest_feasible(future, tables, question, present) if feasible else -1
+    found = lowest_feasible(future, tables, question, int(node.guess)) if feasible else -1
+    node.guess = found if found >= 0 else top
     row[PROJECTION + 4] = constants.clocks_mhz[found if found >= 0 else top] / constants.top_mhz
     row[PROJECTION + 5] = 1.0 if found >= 0 else 0.0
 

@@ -1,13 +1,11 @@
 """Observations of many environments in one call."""
 
-from numba import carray
-
 from throttllem_env.compiled import compiled
 from throttllem_env.envs.kernels.admit import gather
 from throttllem_env.envs.kernels.inputs import NODE
 from throttllem_env.envs.kernels.lanes import DESK_AT, constants_at, desk_at, lanes_at, tables_of
 from throttllem_env.envs.kernels.observe import PROJECTION, observe
-from throttllem_env.kernels.addresses import pointer
+from throttllem_env.kernels.addresses import carray, pointer
 from throttllem_env.prediction.kernels.lengths import predict
 from throttllem_env.prediction.kernels.opened import lengths_at
 from throttllem_env.serving.kernels.opened import node_at

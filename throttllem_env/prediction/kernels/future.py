@@ -11,7 +11,14 @@ import numpy as np
 
 from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import EngineLimits, Int32Array, Records, Requests, TimeTables
-from throttllem_env.prediction.kernels.growth import blocks_grown, fill_growth, iterations_until, sum_grown
+from throttllem_env.prediction.kernels.growth import (
+    blocks_grown,
+    fill_growth,
+    iterations_until,
+    quotient,
+    remainder,
+    sum_grown,
+)
 from throttllem_env.types import FloatArray, IntArray
 
 PIECE = np.dtype(
@@ -56,8 +63,9 @@ class Future(NamedTuple):
         last_piece: int64[requests], in which each ends.
         tightest_s: float64[capacity], the earliest deadline of those who end with a piece.
         ends_s: float64[capacity], when pieces end at the clock judged last.
-        growing: int64[block size], see `fill_growth`.
+        growing: int64[2 block sizes], see `fill_growth`.
         anchor: int64[requests], tokens held at j, less j.
+        phase: int64[requests], j modulo the block size on entering which each takes a block.
         ending: int64[a power of two], a request that ends at j, plus 1, by j modulo its length.
         next_ending: int64[requests], another that ends at the same j, plus 1.
     """
@@ -70,6 +78,7 @@ class Future(NamedTuple):
     ends_s: FloatArray
     growing: IntArray
     anchor: IntArray
+    phase: IntArray
     ending: IntArray
     next_ending: IntArray
 
@@ -91,7 +100,8 @@ def new_future(requests: int, pieces: int, block_size: int, longest_tokens: int)
         np.empty(requests, np.int64),
         np.empty(pieces),
         np.empty(pieces),
-        np.zeros(block_size, np.int64),
+        np.zeros(2 * block_size, np.int64),
+        np.empty(requests, np.int64),
         np.empty(requests, np.int64),
         np.zeros(ring, np.int64),
         np.empty(requests, np.int64),
@@ -157,15 +167,20 @@ def _decodes(requests: Requests, row: int) -> bool:
 @inlined
 def _start(requests: Requests, row: int, predicted: IntArray, future: Future) -> None:
     """Tokens of a request appear from here on."""
-    sweep, block_size, ring = future.sweep[0], len(future.growing), len(future.ending)
+    sweep, block_size, ring = future.sweep[0], future.growth.shape[1], len(future.ending)
     known = requests.prompt_tokens[row] + requests.generated_tokens[row]
     end = sweep.at + max(predicted[row] - requests.generated_tokens[row], 1)
     anchor = known - sweep.at
     sweep.batch += 1
-    sweep.kv += (known + block_size - 1) // block_size
+    held = quotient(known + block_size - 1, block_size)
+    # It takes a block on entering j where (known + j - at - 1) is a multiple of the block size.
+    phase = remainder(sweep.at + 1 + held * block_size - known, block_size)
+    sweep.kv += held
     sweep.last_end = max(sweep.last_end, end)
     future.anchor[row] = anchor
-    future.growing[(1 - anchor) % block_size] += 1
+    future.phase[row] = phase
+    future.growing[phase] += 1
+    future.growing[phase + block_size] += 1
     future.next_ending[row] = future.ending[end & (ring - 1)]
     future.ending[end & (ring - 1)] = row + 1
 
@@ -239,7 +254,7 @@ def _step(prefill_blocks: int, tables: TimeTables, future: Future) -> None:
     held = sweep.kv + prefill_blocks
     _append(1, _interval(held, tables), held, held, held, tables, future)
     sweep.at += 1
-    sweep.kv += future.growing[sweep.at % len(future.growing)]
+    sweep.kv += future.growing[remainder(sweep.at, future.growth.shape[1])]
     sweep.prefills = sweep.tokens = sweep.attention = 0
     _retire(future)
 
@@ -289,14 +304,15 @@ def _append(
 @inlined
 def _retire(future: Future) -> None:
     """Those whose last token has appeared give their blocks back."""
-    sweep, block_size = future.sweep[0], len(future.growing)
+    sweep, block_size = future.sweep[0], future.growth.shape[1]
     slot = sweep.at & (len(future.ending) - 1)
     row = future.ending[slot] - 1
     future.ending[slot] = 0
     while row >= 0:
         anchor = future.anchor[row]
         sweep.batch -= 1
-        sweep.kv -= (anchor + sweep.at + block_size - 1) // block_size
-        future.growing[(1 - anchor) % block_size] -= 1
+        sweep.kv -= quotient(anchor + sweep.at + block_size - 1, block_size)
+        future.growing[future.phase[row]] -= 1
+        future.growing[future.phase[row] + block_size] -= 1
         future.last_piece[row] = sweep.pieces - 1
         row = future.next_ending[row] - 1

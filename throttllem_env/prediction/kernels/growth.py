@@ -4,9 +4,25 @@
 block's tokens; after a whole period every request holds one block more.
 """
 
+import numpy as np
+
 from throttllem_env.compiled import inlined
 from throttllem_env.prediction.kernels.columns import Int32Array
 from throttllem_env.types import IntArray
+
+
+@inlined
+def quotient(a: int, b: int) -> int:
+    """Of whole numbers below 2^32, none negative: twice as fast as of signed ones of 64 bits."""
+    found: int = np.int64(np.uint32(a) // np.uint32(b))  # type: ignore[assignment]
+    return found
+
+
+@inlined
+def remainder(a: int, b: int) -> int:
+    """Of whole numbers below 2^32, none negative."""
+    found: int = np.int64(np.uint32(a) % np.uint32(b))  # type: ignore[assignment]
+    return found
 
 
 @inlined
@@ -15,16 +31,16 @@ def fill_growth(growth: Int32Array, growing: IntArray, at: int, iterations: int)
 
     Args:
         growth: int32[block size], is filled in.
-        growing: int64[block size], requests that take a block on entering iteration j, by j modulo N.
+        growing: int64[2 block sizes], requests that take a block on entering iteration j, by j modulo N,
+            twice over: so nothing has to be looked up around a corner.
         at: The first iteration.
         iterations: How many follow.
     """
-    period = len(growing)
-    phase, blocks = at % period, 0
+    period = len(growth)
+    phase, blocks = remainder(at, period), 0
     growth[0] = 0
     for m in range(1, min(iterations, period - 1) + 1):
-        phase = phase + 1 if phase + 1 < period else 0
-        blocks += growing[phase]
+        blocks += growing[phase + m]
         growth[m] = blocks
 
 
@@ -40,12 +56,13 @@ def blocks_grown(growth: Int32Array, batch: int, iterations: int) -> int:
 @inlined
 def sum_grown(growth: Int32Array, batch: int, iterations: int) -> int:
     """Sum of `blocks_grown` over the first iterations."""
-    period = len(growth)
-    whole, rest = iterations // period, iterations % period
-    total = batch * (period * (whole * (whole - 1) // 2) + whole * rest)
-    if whole:
+    period, whole, total = len(growth), 0, 0
+    if iterations >= period:  # a division takes longer than the rest
+        whole = iterations // period
         for m in range(period):
             total += whole * growth[m]
+    rest = iterations - whole * period
+    total += batch * (period * (whole * (whole - 1) // 2) + whole * rest)
     for m in range(rest):
         total += growth[m]
     return total

@@ -1,10 +1,9 @@
-"""Time tables, length predictors and futures found by their addresses; see `throttllem_env.kernels.addresses`."""
+"""Time tables, length predictors and futures found by address; see `throttllem_env.kernels.addresses`."""
 
 import numpy as np
-from numba import carray
 
 from throttllem_env.compiled import opening
-from throttllem_env.kernels.addresses import Addresses, address_dtype, addresses_of, pointer
+from throttllem_env.kernels.addresses import Addresses, address_dtype, addresses_of, carray, pointer
 from throttllem_env.prediction.kernels.columns import LengthTable, TimeTables
 from throttllem_env.prediction.kernels.future import PIECE, SWEEP, Future
 
@@ -29,6 +28,7 @@ FUTURE_AT = address_dtype(
     ends_s=1,
     growing=1,
     anchor=1,
+    phase=1,
     ending=1,
     next_ending=1,
 )
@@ -72,6 +72,7 @@ def future_at(at: Addresses) -> Future:
         carray(pointer(at.ends_s), (at.ends_s_0,), np.float64),
         carray(pointer(at.growing), (at.growing_0,), np.int64),
         carray(pointer(at.anchor), (at.anchor_0,), np.int64),
+        carray(pointer(at.phase), (at.phase_0,), np.int64),
         carray(pointer(at.ending), (at.ending_0,), np.int64),
         carray(pointer(at.next_ending), (at.next_ending_0,), np.int64),
     )

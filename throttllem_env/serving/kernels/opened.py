@@ -1,10 +1,9 @@
 """A node found by its addresses; see `throttllem_env.kernels.addresses`."""
 
 import numpy as np
-from numba import carray
 
 from throttllem_env.compiled import opening
-from throttllem_env.kernels.addresses import Addresses, address_dtype, pointer
+from throttllem_env.kernels.addresses import Addresses, address_dtype, carray, pointer
 from throttllem_env.serving.kernels.layout import (
     CLOCK_ROW,
     DECODE_ROW,
