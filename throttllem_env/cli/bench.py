@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 PARTS = ("simulator", "environment", "vector", "features", "decision", "start-up", "training")
 DEFAULT_PARTS = ",".join(PARTS[:-1])
-LEAST_CALLS = 4
-"""Steps of a vector that are timed at least."""
 
 EPILOG = "\n\n".join(
     [
@@ -39,7 +37,7 @@ class Choices(NamedTuple):
         running: Running requests to time decisions and features at.
         num_envs: Sizes of vectors.
         requests: Lengths of long traces.
-        steps: Environment steps per repeat.
+        steps: Steps of a single environment per repeat.
         decisions: States to decide in.
         repeats: How often everything is measured.
     """
@@ -74,7 +72,7 @@ def bench(
     requests: Annotated[
         str, typer.Option(help="Also simulate so many requests, each number in a process of its own.")
     ] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Environment steps per repeat.")] = 20_000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a single environment per repeat.")] = 20_000,
     decisions: Annotated[int, typer.Option(min=10, help="States to decide in.")] = 500,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each figure.")] = 5,
     json_file: Annotated[
@@ -166,7 +164,7 @@ def _measures(part: str, chosen: Choices) -> list[Callable[[], Any]]:
     if part == "vector":
         many = partial(environment.vector_steps, loaded, trace, repeats=repeats)
         return [
-            partial(many, n, kind, steps=max(chosen.steps, LEAST_CALLS * n))
+            partial(many, n, kind)
             for kind in (environment.COMPACT, environment.FULL)
             for n in chosen.num_envs
         ]

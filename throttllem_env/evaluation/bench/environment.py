@@ -6,10 +6,13 @@ import gymnasium as gym
 import numpy as np
 
 from throttllem_env.envs import ENV_IDS, register_envs
+from throttllem_env.envs.episodes import HOURS
+from throttllem_env.envs.options import EnvOptions
 from throttllem_env.evaluation.bench.figures import Figure, rates
 from throttllem_env.scenario import Scenario
 from throttllem_env.traces import Trace
 
+DRAWS = 5 * HOURS
 COMPACT = "compact"
 FULL = "flat"
 RUN_IN_S = 6.0
@@ -45,9 +48,7 @@ def single_steps(scenario: Scenario, trace: str, *, random: bool, steps: int, re
     return Figure(name, "steps/s", values, "gym.make, full observation, rated load")
 
 
-def vector_steps(
-    scenario: Scenario, trace: str, num_envs: int, observation: str, *, steps: int, repeats: int
-) -> Figure:
+def vector_steps(scenario: Scenario, trace: str, num_envs: int, observation: str, *, repeats: int) -> Figure:
     """Steps of single environments per second in a vector of them, at the top clock.
 
     Args:
@@ -55,19 +56,20 @@ def vector_steps(
         trace: As an environment takes it.
         num_envs: How many.
         observation: `flat` or `compact`.
-        steps: Steps of single environments per repeat, at least `num_envs`.
-        repeats: Timed stretches.
+        repeats: Timed episodes of all environments, with the reset that follows.
     """
     envs = _vector(num_envs, scenario=scenario, trace=trace, observation=observation)
     envs.reset(seed=0)
+    for _ in range(DRAWS // num_envs):  # synthetic traces are drawn before
+        envs.reset()
     actions = np.tile(_top(scenario), (num_envs, 1))
-    calls = max(steps // num_envs, 1)
+    steps = round(EnvOptions().episode_s / EnvOptions().control_period_s)
     batches: list[float] = []
 
     def work() -> None:
-        batches.extend(float(envs.step(actions)[4]["telemetry"]["batch"].mean()) for _ in range(calls))
+        batches.extend(float(envs.step(actions)[4]["telemetry"]["batch"].mean()) for _ in range(steps))
 
-    values = rates(calls * num_envs, work, repeats)
+    values = rates(steps * num_envs, work, repeats)
     envs.close()
     kind = "full" if observation == FULL else observation
     note = f"make_vec, constant actions, rated load, mean batch {np.mean(batches):.0f}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SCENARIO = "llama2-13b-a100"
 LOADS = (0.5, 0.7, 0.9, 1.0)
 SCALES = (0.75, 1.5)
-TOP, STATIC, AUTOSCALE = "max-frequency", "static-frequency:mhz=870", "throttllem-autoscale"
+TOP, STATIC, AUTOSCALE = "max-frequency", "static-frequency:mhz=900", "throttllem-autoscale"
 """The static clock is the best one on the train blocks (`scripts/tune.py`)."""
 FREQUENCY, BOTH, ENERGY = "throttllem-frequency", "throttllem", "throttllem-energy"
 LENGTHS = {"0 %": "oracle", "30 %": "noisy-30", "learned": "learned"}
