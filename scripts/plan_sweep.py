@@ -1,6 +1,6 @@
 """Measure what a simulated request costs on this machine, and say what a large sweep would take.
 
-    python scripts/plan_sweep.py --agents max-frequency,throttllem --backend reference
+    python scripts/plan_sweep.py --agents max-frequency,throttllem --backend simulator
 
 The default plan is a month of Azure's traces of 2024 (44 million requests a week) for 1,000 configurations.
 Runs are single-threaded, so every configuration takes one core; the cost is CPU time of this machine's cores.
@@ -73,7 +73,7 @@ def parsed() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--agents", default="max-frequency,throttllem", help="controllers (default: %(default)s)")
-    add("--backend", default="reference", help="default: %(default)s")
+    add("--backend", default="simulator", help="default: %(default)s")
     add("--scenario", default="llama2-13b-a100", help="default: %(default)s")
     add("--trace", default="azure-conv-like", help="default: %(default)s")
     add("--load", type=float, default=0.7, help="share of the rated load (default: %(default)s)")

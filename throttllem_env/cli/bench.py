@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PARTS = ("simulator", "environment", "vector", "features", "decision", "start-up", "training")
 DEFAULT_PARTS = ",".join(PARTS[:-1])
+MINIBATCHES = (64, 256)
+"""Stable-Baselines3's default, and a size that is common with many environments."""
 
 EPILOG = "\n\n".join(
     [
@@ -177,7 +179,7 @@ def _measures(part: str, chosen: Choices) -> list[Callable[[], Any]]:
         ]
         return whole + [partial(decision.compiled_latency, loaded, n, **how) for n in running]
     if part == "training":
-        return [partial(training.training_share, repeats)]
+        return [partial(training.training_share, repeats, size) for size in MINIBATCHES]
     return [partial(start_up.start_ups, repeats)]
 
 

@@ -79,8 +79,9 @@ def repeated(trace: Trace, requests: int) -> Trace:
     """A trace one after another until it has so many requests."""
     times = -(-requests // len(trace))
     starts_s = np.repeat(np.arange(times) * trace.duration_s, len(trace))[:requests]
+    arrival_s = np.resize(trace.arrival_s, requests) + starts_s
     return Trace(
-        np.resize(trace.arrival_s, requests) + starts_s,
+        np.maximum.accumulate(arrival_s),  # where one ends and the next begins, rounding may swap them
         np.resize(trace.prompt_tokens, requests),
         np.resize(trace.output_tokens, requests),
     )

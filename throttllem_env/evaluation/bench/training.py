@@ -31,12 +31,15 @@ class TrainingTime:
         return self.environment_s / self.total_s
 
 
-def time_training(num_envs: int = 32, steps: int = 65_536, *, seed: int = 0, **options: Any) -> TrainingTime:
+def time_training(
+    num_envs: int = 32, steps: int = 65_536, *, batch_size: int = 64, seed: int = 0, **options: Any
+) -> TrainingTime:
     """Train PPO for a while and time the environments in it.
 
     Args:
         num_envs: Environments side by side.
         steps: Steps of single environments; rounded up to whole rollouts.
+        batch_size: Of a minibatch; 64 is the library's default, larger ones make it learn in less time.
         seed: Seeds net and environments.
         **options: Fields of `EnvOptions`.
     """
@@ -67,7 +70,7 @@ def time_training(num_envs: int = 32, steps: int = 65_536, *, seed: int = 0, **o
     try:
         envs: Any = gym.make_vec(ENV_IDS[0], num_envs=num_envs, **options)
         timed = Timed(ServingVecEnv(envs))
-        model = PPO("MlpPolicy", timed, n_steps=128, batch_size=256, device="cpu", seed=seed)
+        model = PPO("MlpPolicy", timed, n_steps=128, batch_size=batch_size, device="cpu", seed=seed)
         model.learn(128 * num_envs)  # the first rollout compiles
         timed.seconds, begin_s = 0.0, time.perf_counter()
         model.learn(steps, reset_num_timesteps=True)
@@ -77,16 +80,18 @@ def time_training(num_envs: int = 32, steps: int = 65_536, *, seed: int = 0, **o
     return TrainingTime(model.num_timesteps, total_s, timed.seconds)
 
 
-def training_share(repeats: int, num_envs: int = 32, steps: int = 16_384) -> list[Figure]:
+def training_share(repeats: int, batch_size: int, num_envs: int = 32, steps: int = 16_384) -> list[Figure]:
     """Speed of PPO, and the share of its time that environments take.
 
     Args:
-        repeats: Trainings.
+        repeats: Trainings, each from a new net: policies that hardly differ from random ones overload the
+            node, which makes steps dear.
+        batch_size: As for `time_training`.
         num_envs: Environments side by side.
         steps: Steps of each training.
     """
-    found = [time_training(num_envs, steps, seed=seed) for seed in range(repeats)]
-    note = f"SB3's PPO, default net, {num_envs} environments, one thread"
+    found = [time_training(num_envs, steps, batch_size=batch_size, seed=seed) for seed in range(repeats)]
+    note = f"SB3's PPO, {num_envs} environments, minibatches of {batch_size}, one thread"
     return [
         Figure("training steps", "steps/s", tuple(f.steps / f.total_s for f in found), note),
         Figure("time in environments", "%", tuple(100 * f.share for f in found), note),
