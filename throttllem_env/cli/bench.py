@@ -146,7 +146,7 @@ def _document(wanted: Sequence[str], chosen: Choices) -> dict[str, Any]:
     return document
 
 
-def _measures(part: str, chosen: Choices) -> list[Callable[[], Any]]:
+def _measures(part: str, chosen: Choices) -> Sequence[Callable[[], Any]]:
     """The measurements of a part; each gives one figure or several."""
     from throttllem_env.evaluation.bench import decision, environment, simulator, start_up, training
     from throttllem_env.scenario import load_scenario
