@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from throttllem_env.cli import app
 
 QUICK = ["--running", "4,8", "--decisions", "10", "--repeats", "2", "--steps", "20", "--num-envs", "2"]
+QUICK += ["--requests", "2000"]
 
 
 def figures(path: Path, *options: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def test_decisions_go_to_the_table_and_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "expected"), [("simulator", 1), ("environment", 2), ("vector", 2), ("features", 2)]
+    ("part", "expected"), [("simulator", 3), ("environment", 2), ("vector", 2), ("features", 2)]
 )
 def test_every_part_measures_each_figure_so_many_times(tmp_path: Path, part: str, expected: int) -> None:
     trace = "poisson:rate_rps=5,duration_s=400"

@@ -72,8 +72,9 @@ def bench(
     running: Annotated[str, typer.Option(help="Running requests, for decisions and features.")] = "16,64,256",
     num_envs: Annotated[str, typer.Option(help="Environments in a vector.")] = "1,16,256,1024",
     requests: Annotated[
-        str, typer.Option(help="Also simulate so many requests, each number in a process of its own.")
-    ] = "",
+        str,
+        typer.Option(help="Long traces to simulate, each in a process of its own, whose memory is measured."),
+    ] = "1e6",
     steps: Annotated[int, typer.Option(min=1, help="Steps of a single environment per repeat.")] = 20_000,
     decisions: Annotated[int, typer.Option(min=10, help="States to decide in.")] = 500,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each figure.")] = 5,
