@@ -10,8 +10,8 @@ import argparse
 from statistics import median
 
 from throttllem_env.cli.console import output, progress_bar, table
-from throttllem_env.evaluation.plan import WEEKS_PER_MONTH, Plan, mean_cost, measure
 from throttllem_env.evaluation.settings import Settings, split_agents
+from throttllem_env.evaluation.sweeps.plan import WEEKS_PER_MONTH, Plan, mean_cost, measure
 
 
 def main() -> None:

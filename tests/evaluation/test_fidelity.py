@@ -6,7 +6,7 @@ import pytest
 
 from throttllem_env.evaluation.document import Picture, Section, Table, write_page
 from throttllem_env.evaluation.fidelity.clocks import sweet_spot_section
-from throttllem_env.evaluation.plot_style import blank
+from throttllem_env.evaluation.plots.style import blank
 
 DOCS = Path(__file__).parents[2] / "docs"
 

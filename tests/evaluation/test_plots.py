@@ -12,11 +12,11 @@ from matplotlib.text import Text
 from throttllem_env.envs import timeline_figure
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.output import prepare_folder, write_outputs
-from throttllem_env.evaluation.plot_latency import e2e_exceedance, tbt_exceedance
-from throttllem_env.evaluation.plot_style import PALETTE, colours
-from throttllem_env.evaluation.plot_timeline import run_figure
-from throttllem_env.evaluation.plot_tradeoff import spread, tradeoff_figure
 from throttllem_env.evaluation.plots import write_plots
+from throttllem_env.evaluation.plots.latency import e2e_exceedance, tbt_exceedance
+from throttllem_env.evaluation.plots.style import PALETTE, colours
+from throttllem_env.evaluation.plots.timeline import run_figure
+from throttllem_env.evaluation.plots.tradeoff import spread, tradeoff_figure
 from throttllem_env.evaluation.results import results
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from throttllem_env.evaluation import profiling
-from throttllem_env.evaluation.profile_cells import Step, sample, thin, watch
-from throttllem_env.evaluation.profile_traces import burst_traces, sweep_trace
 from throttllem_env.evaluation.profiling import choose_clocks, parts_folder, profile_backend
+from throttllem_env.evaluation.profiling.cells import Step, sample, thin, watch
+from throttllem_env.evaluation.profiling.traces import burst_traces, sweep_trace
 from throttllem_env.prediction import AnalyticIterationTime
 from throttllem_env.prediction.ips import Noise, Profile, ProfileError, check_profile, read_profile
 from throttllem_env.scenario import load_scenario

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from throttllem_env.evaluation import identity
 from throttllem_env.evaluation.reproduction import clocks, engines, projections, sizes, tasks, throttling
 from throttllem_env.evaluation.reproduction.limits import LimitTask, least_powers, minute_rates
 from throttllem_env.evaluation.reproduction.page import Found, write_reproduction
 from throttllem_env.evaluation.reproduction.page import tasks as all_tasks
 from throttllem_env.evaluation.reproduction.tasks import Answers, ProjectionTask, RunTask, answer
+from throttllem_env.evaluation.sweeps import identity
 from throttllem_env.prediction.steady import SteadyLoad
 from throttllem_env.scenario import load_scenario
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.plot_tradeoff import tradeoff_figure
+from throttllem_env.evaluation.plots.tradeoff import tradeoff_figure
 from throttllem_env.evaluation.results import results
 from throttllem_env.evaluation.tensorboard import HPARAM_METRICS, SERIES, run_name, write_tensorboard
 

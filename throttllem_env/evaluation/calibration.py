@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from throttllem_env.evaluation.metrics import percentile
-from throttllem_env.evaluation.workers import run_parallel
+from throttllem_env.evaluation.sweeps.workers import run_parallel
 from throttllem_env.scenario import RatedLoad, Scenario, SloConfig
 from throttllem_env.serving import RunRecords, make_backend
 from throttllem_env.serving.workload import fitting_trace, past_requests

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from throttllem_env.controller import Assignment, make_controller
-from throttllem_env.evaluation.identity import agent_identity, fingerprint, scenario_identity
-from throttllem_env.evaluation.run_file import Run, dump_run, load_run
 from throttllem_env.evaluation.runner import run_controller
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
-from throttllem_env.evaluation.sweep import Failed, Shelf, sweep
-from throttllem_env.evaluation.workers import Place, open_place
+from throttllem_env.evaluation.sweeps.identity import agent_identity, fingerprint, scenario_identity
+from throttllem_env.evaluation.sweeps.place import Place
+from throttllem_env.evaluation.sweeps.run_file import Run, dump_run, load_run
+from throttllem_env.evaluation.sweeps.sweep import Failed, Shelf, sweep
+from throttllem_env.evaluation.sweeps.workers import open_place
 from throttllem_env.prediction import make_length_predictor
 from throttllem_env.scenario import Scenario, load_scenario
 from throttllem_env.serving.workload import TraceSource, Workload, is_synthetic, prepare_workload

@@ -78,7 +78,7 @@ def write_page(head: str, sections: Sequence[Section], page: Path, images: Path)
     Returns:
         The files written.
     """
-    from throttllem_env.evaluation.plot_style import save
+    from throttllem_env.evaluation.plots.style import save
 
     written = [
         save(picture.draw(), images / f"{picture.name}.png") for s in sections for picture in s.pictures

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.plot_tradeoff import tradeoff_figure
 from throttllem_env.evaluation.plots import write_plots
+from throttllem_env.evaluation.plots.tradeoff import tradeoff_figure
 from throttllem_env.evaluation.results import write_json
 from throttllem_env.evaluation.tables import markdown
 from throttllem_env.evaluation.tensorboard import write_tensorboard

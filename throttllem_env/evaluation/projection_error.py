@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 
 from throttllem_env.controller import Assignment, Controller
-from throttllem_env.evaluation.profile_cells import BEYOND_S
+from throttllem_env.evaluation.profiling.cells import BEYOND_S
 from throttllem_env.prediction import Forecaster, PrefillModel, make_length_predictor
 from throttllem_env.prediction.reference import (
     PlainOutlook,

@@ -18,7 +18,7 @@ from throttllem_env import __version__
 from throttllem_env.evaluation import bootstrap
 from throttllem_env.evaluation.bootstrap import Blocks, run_blocks
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.run_file import Run
+from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.hardware import load_profile
 from throttllem_env.serving.workload import is_synthetic
 

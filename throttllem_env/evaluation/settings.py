@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from throttllem_env.evaluation.cluster import check_cluster
+from throttllem_env.evaluation.sweeps.cluster import check_cluster
 from throttllem_env.serving import BACKENDS
 from throttllem_env.serving.workload import Part
 from throttllem_env.suggest import nearest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.run_file import Run
+from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.serving.timeline import Timeline
 
 if TYPE_CHECKING:

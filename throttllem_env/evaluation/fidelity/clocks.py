@@ -84,7 +84,7 @@ def _token_error(rows: pd.DataFrame, response: ResponseCoefficients) -> float:
 
 
 def _figure(rows: pd.DataFrame, response: ResponseCoefficients, power: dict[str, float]) -> "Figure":
-    from throttllem_env.evaluation.plot_style import MARKERS, PALETTE, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import MARKERS, PALETTE, blank, plain_axes
 
     figure = blank(11.0, 4.0)
     panels = figure.subplots(1, 3)

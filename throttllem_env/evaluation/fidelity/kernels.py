@@ -118,7 +118,7 @@ def _transfer_error(
 
 
 def _scatter(fits: dict[Any, tuple[pd.DataFrame, grids.GridFit]]) -> "Figure":
-    from throttllem_env.evaluation.plot_style import FAINT, PALETTE, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import FAINT, PALETTE, blank, plain_axes
 
     figure = blank(9.0, 4.4)
     for axes, phase in zip(figure.subplots(1, 2), ("decode", "prefill"), strict=True):

@@ -82,7 +82,7 @@ def _figure(
     idle: dict[str, float],
     serving: FloatArray,
 ) -> "Figure":
-    from throttllem_env.evaluation.plot_style import MARKERS, PALETTE, TARGET, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import MARKERS, PALETTE, TARGET, blank, plain_axes
 
     figure = blank(10.0, 4.2)
     left, right = figure.subplots(1, 2)

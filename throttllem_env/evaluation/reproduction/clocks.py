@@ -139,7 +139,7 @@ def _row(name: str, curve: Curve) -> list[str]:
 
 
 def _figure(ours: dict[str, Curve], theirs: dict[str, Curve]) -> "Figure":
-    from throttllem_env.evaluation.plot_style import MARKERS, PALETTE, TARGET, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import MARKERS, PALETTE, TARGET, blank, plain_axes
 
     figure = blank(11.0, 4.0)
     panels = figure.subplots(1, 3)

@@ -122,7 +122,7 @@ def _row(engine: str, share: float, scores: dict[tuple[str, str], dict[str, Any]
 
 
 def _figure(reports: Reports) -> "Figure":
-    from throttllem_env.evaluation.plot_style import FAINT, PALETTE, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import FAINT, PALETTE, blank, plain_axes
 
     figure = blank(8.0, 3.2)
     axes = figure.subplots()

@@ -65,7 +65,7 @@ def _row(engine: str, reach: str, error: dict[str, Any]) -> list[str]:
 
 
 def _figure(found: dict[str, dict[str, Any]]) -> "Figure":
-    from throttllem_env.evaluation.plot_style import PALETTE, TARGET, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import PALETTE, TARGET, blank, plain_axes
 
     figure = blank(9.0, 3.2)
     for axes, reach in zip(figure.subplots(1, 2), REACHES, strict=True):

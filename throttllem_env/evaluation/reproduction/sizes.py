@@ -222,7 +222,7 @@ def _exceptions(answers: Answers) -> list[list[str]]:
 
 
 def _figure(answers: Answers) -> "Figure":
-    from throttllem_env.evaluation.plot_style import TARGET, blank, colours, markers, plain_axes
+    from throttllem_env.evaluation.plots.style import TARGET, blank, colours, markers, plain_axes
 
     figure = blank(10.0, 4.2)
     agents = _agents(1.0)

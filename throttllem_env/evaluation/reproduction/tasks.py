@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from throttllem_env.evaluation.identity import file_digest, fingerprint, scenario_identity
-from throttllem_env.evaluation.identity import source_digest as source_digest
-from throttllem_env.evaluation.sweep import Failed, Shelf, sweep
-from throttllem_env.evaluation.workers import Place, open_place
+from throttllem_env.evaluation.sweeps.identity import file_digest, fingerprint, scenario_identity
+from throttllem_env.evaluation.sweeps.identity import source_digest as source_digest
+from throttllem_env.evaluation.sweeps.place import Place
+from throttllem_env.evaluation.sweeps.sweep import Failed, Shelf, sweep
+from throttllem_env.evaluation.sweeps.workers import open_place
 
 TRACE_FILES = {"conv": "AzureLLMInferenceTrace_conv.csv", "code": "AzureLLMInferenceTrace_code.csv"}
 """Azure LLM inference traces of 2023, as published."""

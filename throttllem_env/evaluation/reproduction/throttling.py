@@ -128,7 +128,7 @@ def _row(
 
 
 def _figure(answers: Answers) -> "Figure":
-    from throttllem_env.evaluation.plot_style import FAINT, PALETTE, TARGET, blank, plain_axes
+    from throttllem_env.evaluation.plots.style import FAINT, PALETTE, TARGET, blank, plain_axes
 
     figure = blank(10.0, 3.6)
     panels = figure.subplots(1, 2, sharey=True)

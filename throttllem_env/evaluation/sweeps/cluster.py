@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from throttllem_env.evaluation.identity import source_digest
-from throttllem_env.evaluation.workers import LostWorkerError
+from throttllem_env.evaluation.sweeps.identity import source_digest
+from throttllem_env.evaluation.sweeps.place import LostWorkerError
 from throttllem_env.suggest import nearest
 
 T = TypeVar("T")

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from throttllem_env.evaluation.cluster import RayTasks
 from throttllem_env.evaluation.compare import compare
 from throttllem_env.evaluation.reproduction import tasks
 from throttllem_env.evaluation.results import results
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
-from throttllem_env.evaluation.sweep import Failed, sweep
-from throttllem_env.evaluation.workers import open_place, stream
+from throttllem_env.evaluation.sweeps.cluster import RayTasks
+from throttllem_env.evaluation.sweeps.sweep import Failed, sweep
+from throttllem_env.evaluation.sweeps.workers import open_place, stream
 
 # Not imported: Ray reads its environment when it is, and `connect` sets that first.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")

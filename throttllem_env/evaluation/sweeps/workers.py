@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from throttllem_env.evaluation.sweeps.place import LostWorkerError, Place
 
 if TYPE_CHECKING:
     from joblib.externals.loky import ProcessPoolExecutor
@@ -21,40 +23,6 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 """Threads within a worker would compete with the other workers."""
-
-
-class LostWorkerError(RuntimeError):
-    """The process that made a call ended before the call did: killed, or lost with its machine."""
-
-
-class Place(Protocol):
-    """Where calls are made.
-
-    Attributes:
-        jobs: Calls at once.
-        shared_memory: Whether workers can write to files that this process has mapped.
-        description: What it is, for people; empty for this machine.
-    """
-
-    jobs: int
-    shared_memory: bool
-    description: str
-
-    def call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        """Make one call and wait for it; used by several threads.
-
-        Raises:
-            LostWorkerError: The worker did; the call's own errors come as they are.
-        """
-        ...
-
-    def share(self, value: T) -> T:
-        """Bring a large value near all workers once; what returns is an argument of calls in its stead."""
-        ...
-
-    def close(self) -> None:
-        """End all workers, whatever they do."""
-        ...
 
 
 class Here:
@@ -148,7 +116,7 @@ def open_place(jobs: int | None = None, cluster: str | None = None) -> Iterator[
     """
     place: Place
     if cluster is not None:
-        from throttllem_env.evaluation.cluster import connect
+        from throttllem_env.evaluation.sweeps.cluster import connect
 
         place = connect(cluster, jobs)
     else:

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from throttllem_env.evaluation.workers import (
-    LostWorkerError,
-    Place,
-    Processes,
-    open_place,
-    run_parallel,
-    stream,
-)
+from throttllem_env.evaluation.sweeps.place import LostWorkerError, Place
+from throttllem_env.evaluation.sweeps.workers import Processes, open_place, run_parallel, stream
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])

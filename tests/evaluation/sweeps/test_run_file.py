@@ -8,7 +8,7 @@ import pytest
 
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.results import results
-from throttllem_env.evaluation.run_file import ARRAYS, Run, dump_run, load_run
+from throttllem_env.evaluation.sweeps.run_file import ARRAYS, Run, dump_run, load_run
 from throttllem_env.serving import Outcome
 from throttllem_env.serving.timeline import COLUMNS
 

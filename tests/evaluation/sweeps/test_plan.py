@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from throttllem_env.evaluation.plan import Cost, Plan, mean_cost, measure
 from throttllem_env.evaluation.settings import Settings
+from throttllem_env.evaluation.sweeps.plan import Cost, Plan, mean_cost, measure
 
 
 def test_the_cost_is_of_the_requests_served(settings: Settings) -> None:

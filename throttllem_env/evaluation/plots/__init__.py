@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.plot_latency import latency_figure
-from throttllem_env.evaluation.plot_style import save
-from throttllem_env.evaluation.plot_timeline import run_figure
-from throttllem_env.evaluation.plot_tradeoff import tradeoff_figure
+from throttllem_env.evaluation.plots.latency import latency_figure
+from throttllem_env.evaluation.plots.style import save
+from throttllem_env.evaluation.plots.timeline import run_figure
+from throttllem_env.evaluation.plots.tradeoff import tradeoff_figure
 from throttllem_env.evaluation.tensorboard import run_name
 
 

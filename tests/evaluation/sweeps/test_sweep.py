@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from throttllem_env.evaluation import compare as comparing
-from throttllem_env.evaluation import identity
 from throttllem_env.evaluation.compare import Comparison, compare
-from throttllem_env.evaluation.identity import agent_identity
 from throttllem_env.evaluation.reproduction import tasks
 from throttllem_env.evaluation.results import results
 from throttllem_env.evaluation.settings import Settings
-from throttllem_env.evaluation.sweep import Failed, Shelf, sweep
-from throttllem_env.evaluation.workers import Here
+from throttllem_env.evaluation.sweeps import identity
+from throttllem_env.evaluation.sweeps.identity import agent_identity
+from throttllem_env.evaluation.sweeps.sweep import Failed, Shelf, sweep
+from throttllem_env.evaluation.sweeps.workers import Here
 from throttllem_env.scenario import load_scenario
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_an_agent_is_given_counts_with_its_content(
 
 def test_the_source_of_every_room_counts() -> None:
     assert len(identity.source_digest()) == 64
-    names = [name for name, _ in identity._sources(Path(identity.__file__).parents[1] / "prediction")]
+    names = [name for name, _ in identity._sources(Path(identity.__file__).parents[2] / "prediction")]
     assert "steady.py" in names
     assert any(name.endswith(".npz") for name in names)
 

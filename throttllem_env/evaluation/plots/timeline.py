@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.run_file import Run
+from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.serving.timeline import PROJECT_AHEAD_S
 
 if TYPE_CHECKING:

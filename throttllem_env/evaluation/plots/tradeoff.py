@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from throttllem_env.evaluation.plot_style import (
+from throttllem_env.evaluation.plots.style import (
     FAINT,
     TARGET,
     blank,

@@ -85,7 +85,7 @@ def measure(settings: Settings, repeats: int = 3, on_run: Callable[[], None] = l
     from dataclasses import replace
 
     from throttllem_env.evaluation.compare import check, run_one
-    from throttllem_env.evaluation.run_file import dump_run
+    from throttllem_env.evaluation.sweeps.run_file import dump_run
 
     scenario = check(settings)
     found = []

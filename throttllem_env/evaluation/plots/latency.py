@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.plot_style import TARGET, blank, colours, plain_axes
-from throttllem_env.evaluation.run_file import Run
+from throttllem_env.evaluation.plots.style import TARGET, blank, colours, plain_axes
+from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.types import FloatArray
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from throttllem_env.evaluation.workers import LostWorkerError, Place, stream
+from throttllem_env.evaluation.sweeps.place import LostWorkerError, Place
+from throttllem_env.evaluation.sweeps.workers import stream
 
 T = TypeVar("T")
 

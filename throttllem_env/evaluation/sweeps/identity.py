@@ -20,7 +20,7 @@ RUNNERS = (
     "metrics.py",
     "compare.py",
     "projection_error.py",
-    "run_file.py",
+    "sweeps/run_file.py",
     "reproduction/limits.py",
 )
 SUFFIXES = frozenset({".py", ".json", ".npz", ".yaml"})

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from throttllem_env.evaluation.profile_cells import Step, sample, thin, watch
-from throttllem_env.evaluation.profile_traces import SWEEP_S, burst_traces, sweep_trace
-from throttllem_env.evaluation.workers import run_parallel
+from throttllem_env.evaluation.profiling.cells import Step, sample, thin, watch
+from throttllem_env.evaluation.profiling.traces import SWEEP_S, burst_traces, sweep_trace
+from throttllem_env.evaluation.sweeps.workers import run_parallel
 from throttllem_env.prediction.ips import (
     Noise,
     Profile,
