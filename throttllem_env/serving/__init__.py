@@ -12,8 +12,8 @@ from throttllem_env.serving.backend import (
 )
 from throttllem_env.suggest import nearest
 
-BACKENDS = ("simulator", "reference")
-"""The compiled simulator, and the plain one that it is held to."""
+BACKENDS = ("simulator", "reference", "vllm-emulated")
+"""The compiled simulator, the plain one that it is held to, and vLLM's own engine on emulated GPUs."""
 
 
 def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
@@ -26,6 +26,7 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
 
     Raises:
         ValueError: No such backend.
+        EngineUnavailableError: It needs vLLM, which is missing or has changed.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
@@ -33,6 +34,10 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
         from throttllem_env.serving.reference import ReferenceBackend
 
         return ReferenceBackend(scenario, gate)
+    if name == "vllm-emulated":
+        from throttllem_env.serving.vllm.backend import EngineBackend
+
+        return EngineBackend(scenario, gate)
     from throttllem_env.serving.compiled import CompiledBackend
 
     return CompiledBackend(scenario, gate)
