@@ -1,4 +1,4 @@
-"""What we rely on in vLLM, looked at before it is used, so that a changed release fails with a clear message."""
+"""What we rely on in vLLM, looked at before it is used: a changed release fails with a clear message."""
 
 import dataclasses
 import os

@@ -88,9 +88,7 @@ class EngineScheduler:
         """Let vLLM make a step; its executor begins the iteration on the GPUs."""
         outputs = self._engine.step()
         by_id = {request.request_id: request for request, _ in self._plan}
-        self._emitted = [
-            (by_id[int(o.request_id)], len(o.outputs[0].token_ids), o.finished) for o in outputs
-        ]
+        self._emitted = [(by_id[int(o.request_id)], len(o.outputs[0].token_ids), o.finished) for o in outputs]
         return self._plan
 
     def _run(self, scheduled: Any, work: IterationWork) -> None:
