@@ -37,9 +37,12 @@ class ReferenceBackend:
         >>> _ = backend.reset(load_trace("poisson:rate_rps=2,duration_s=20"), seed=0)
         >>> backend.advance(10.0).time_s >= 10.0
         True
+
+    Attributes:
+        instance_type: What the node starts; another kind of engine brings its own.
     """
 
-    _instance_type: type[Instance] = Instance
+    instance_type: type[Instance] = Instance
 
     def __init__(self, scenario: Scenario, gate: AdmissionGate | None = None) -> None:
         """Describe the node; `reset` starts it.
@@ -128,7 +131,7 @@ class ReferenceBackend:
         self._size_changes += 1
 
     def _new_instance(self, size: int, state: InstanceState) -> Instance:
-        instance = self._instance_type(self._scenario, size, self._now_s, self._switch_rng, state)
+        instance = self.instance_type(self._scenario, size, self._now_s, self._switch_rng, state)
         self._open.append(instance)
         return instance
 

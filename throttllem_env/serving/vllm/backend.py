@@ -29,7 +29,7 @@ class EngineInstance(Instance):
 class EngineBackend(ReferenceBackend):
     """vLLM's engine on emulated GPUs in virtual time: one `step()` per iteration, deterministic."""
 
-    _instance_type = EngineInstance
+    instance_type = EngineInstance
 
     def __init__(self, scenario: Scenario, gate: AdmissionGate | None = None) -> None:
         """Describe the node; `reset` starts it.
