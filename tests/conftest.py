@@ -2,6 +2,8 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests of a real engine are skipped where there is none, but never on CI."""
     if item.get_closest_marker("live") and find_spec("vllm") is None:
         reason = "vLLM is not installed here; `make live` installs it and runs this"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_unless_ci(reason)
+
+
+def skip_unless_ci(reason: str) -> NoReturn:
+    """Skip a test; on CI, where everything is at hand, fail."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_traces() -> Path:
+    """Folder with the published traces, beside the repository; only outside CI may it be missing."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "traces"
+    if not folder.is_dir():
+        skip_unless_ci(f"no published traces at {folder}")
+    return folder

@@ -31,7 +31,6 @@ actions = st.lists(
 )
 
 
-
 def examples(count: int) -> settings:
     """So many, or what `--hypothesis-profile` allows: an engine takes a third of a second to start."""
     return settings(max_examples=min(count, settings.default.max_examples), deadline=None)

@@ -21,7 +21,7 @@ from throttllem_env.types import Action
 PERIOD_S = 10.0
 """How often the clock changes."""
 
-RESIZE_PERIODS = 6
+RESIZE_PERIODS = 12
 """After how many of these another size is asked for, where sizes change."""
 
 
@@ -51,13 +51,13 @@ class Case:
 
 CASES = [
     case
-    for trace in ("conv", "code")
+    for trace, exhausting in (("conv", 8.0), ("code", 100.0))
     for case in (
         Case(trace, 0.5),
         Case(trace, 0.9),
         Case(trace, 1.2),
-        Case(trace, 1.2, sizes=(1,)),
-        Case(trace, 0.4, resizing=True),
+        Case(trace, exhausting, sizes=(1,)),
+        Case(trace, 0.9, resizing=True),
     )
 ]
 
@@ -260,8 +260,8 @@ def section(gaps: list[Gap], version: str) -> Section:
     heads += ["iterations that differ", "requests that differ", "energies differ"]
     caption = f"The engine of vLLM {version} against the reference simulator."
     lead = (
-        "Compared to the last bit: of every iteration the requests and their tokens, its start, its end and its "
-        "energies; of every request its times, tokens and preemptions; of the run its energies by part and the "
-        "times between tokens. The clock is drawn anew every 10 s. Preemptions count the engine's own."
+        "Compared to the last bit: of every iteration the requests and their tokens, its start, its end and "
+        "its energies; of every request its times, tokens and preemptions; of the run its energies by part "
+        "and the times between tokens. The clock is drawn anew every 10 s. Preemptions count the engine's own."
     )
     return Section(f"vLLM {version}", lead, [Table(caption, heads, rows)])

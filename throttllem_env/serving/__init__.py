@@ -16,6 +16,23 @@ BACKENDS = ("simulator", "reference", "vllm-emulated")
 """The compiled simulator, the plain one that it is held to, and vLLM's own engine on emulated GPUs."""
 
 
+def require_backend(name: str) -> None:
+    """Refuse a backend that cannot be had, before any work is done.
+
+    Args:
+        name: One of `BACKENDS`.
+
+    Raises:
+        ValueError: No such backend, or what it needs is not installed.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
+    if name == "vllm-emulated":
+        from throttllem_env.serving.vllm.interface import require_installed
+
+        require_installed()
+
+
 def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
     """Build a backend by name.
 
@@ -28,8 +45,7 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
         ValueError: No such backend.
         EngineUnavailableError: It needs vLLM, which is missing or has changed.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
+    require_backend(name)
     if name == "reference":
         from throttllem_env.serving.reference import ReferenceBackend
 
@@ -53,4 +69,5 @@ __all__ = [
     "RequestRecords",
     "RunRecords",
     "make_backend",
+    "require_backend",
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from throttllem_env.scenario import Scenario
-from throttllem_env.serving.vllm.interface import EngineUnavailableError, require_vllm
+from throttllem_env.serving.vllm.interface import BACKEND, EngineUnavailableError, require_vllm
 
 if TYPE_CHECKING:
     from throttllem_env.serving.vllm.executor import Run
@@ -85,4 +85,4 @@ def _require_as_asked(config: Any, scenario: Scenario, blocks: int) -> None:
     for name, value in asked.items():
         taken = next(getattr(s, name) for s in sections if hasattr(s, name))
         if taken != value:
-            raise EngineUnavailableError(f"backend vllm-emulated: vLLM made {name} = {taken} of {value}")
+            raise EngineUnavailableError(f"{BACKEND}: vLLM made {name} = {taken} of {value}")

