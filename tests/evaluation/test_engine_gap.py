@@ -33,7 +33,7 @@ def test_there_is_no_gap(case: Case, shared_traces: Path) -> None:
 def test_a_gap_would_be_found() -> None:
     trace = Trace([0.0, 1.0, 30.0], [100, 200, 300], [10, 20, 30])
     case = Case("conv", 0.5)
-    longer = replace(trace, prompt_tokens=trace.prompt_tokens + [0, 0, 1])
+    longer = replace(trace, prompt_tokens=np.array([100, 200, 301]))
     one, other = (watch("reference", case, t) for t in (trace, longer))
     assert one.records
     assert other.records

@@ -262,6 +262,6 @@ def section(gaps: list[Gap], version: str) -> Section:
     lead = (
         "Compared to the last bit: of every iteration the requests and their tokens, its start, its end and "
         "its energies; of every request its times, tokens and preemptions; of the run its energies by part "
-        "and the times between tokens. The clock is drawn anew every 10 s. Preemptions count the engine's own."
+        "and the times between tokens. The clock is drawn anew every 10 s."
     )
     return Section(f"vLLM {version}", lead, [Table(caption, heads, rows)])
