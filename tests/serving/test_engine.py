@@ -117,6 +117,16 @@ def test_an_interface_that_has_changed_is_named(monkeypatch: pytest.MonkeyPatch)
         interface.require_vllm()
 
 
+@pytest.mark.live
+def test_an_engine_that_has_changed_inside_is_named() -> None:
+    from throttllem_env.serving.vllm.engine import build_engine, scheduler_of
+
+    engine = build_engine(BASE, 1, lambda scheduled, work: None)
+    del scheduler_of(engine).kv_cache_manager.block_pool
+    with pytest.raises(interface.EngineUnavailableError, match="no attribute 'block_pool' in this vLLM"):
+        scheduler_of(engine)
+
+
 def test_a_machine_without_vllm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(name: str, *rest: Any) -> Any:
         return None if name == "vllm" else find_spec(name, *rest)

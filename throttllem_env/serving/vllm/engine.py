@@ -2,11 +2,12 @@
 
 import json
 import tempfile
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from throttllem_env.scenario import Scenario
-from throttllem_env.serving.vllm.interface import BACKEND, EngineUnavailableError, require_vllm
+from throttllem_env.serving.vllm.interface import BACKEND, SUPPORTED, EngineUnavailableError, require_vllm
 
 if TYPE_CHECKING:
     from throttllem_env.serving.vllm.executor import Run
@@ -86,3 +87,17 @@ def _require_as_asked(config: Any, scenario: Scenario, blocks: int) -> None:
         taken = next(getattr(s, name) for s in sections if hasattr(s, name))
         if taken != value:
             raise EngineUnavailableError(f"{BACKEND}: vLLM made {name} = {taken} of {value}")
+
+
+def scheduler_of(engine: Any) -> Any:
+    """The scheduler inside an `LLMEngine`, whose queues and blocks we read.
+
+    Raises:
+        EngineUnavailableError: It is not where it was, or lacks what we read.
+    """
+    try:
+        scheduler = engine.engine_core.engine_core.scheduler
+        attrgetter("running", "waiting", "requests", "kv_cache_manager.block_pool")(scheduler)
+    except AttributeError as error:
+        raise EngineUnavailableError(f"{BACKEND}: {error} in this vLLM; supported: {SUPPORTED}") from error
+    return scheduler

@@ -7,7 +7,7 @@ until the iteration's absolute deadline.
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -22,11 +22,11 @@ TOKEN = 5
 
 HEAD_SIZE = 128
 
-Run = Callable[[SchedulerOutput, IterationWork], None]
-"""Spend the time and energy of an iteration: what vLLM scheduled, and what work that is."""
+Run = Callable[[Any, IterationWork], None]
+"""Spend the time and energy of an iteration: what vLLM scheduled (its `SchedulerOutput`), and the work."""
 
 
-class EmulatedExecutor(Executor):
+class EmulatedExecutor(Executor):  # type: ignore[misc]  # vLLM may be absent, and is untyped to mypy
     """Stands in for the GPUs of one instance. `executor_for` makes the class that vLLM builds.
 
     Attributes:
@@ -36,9 +36,9 @@ class EmulatedExecutor(Executor):
     """
 
     supports_pp = False
-    run: ClassVar[Run]
-    num_blocks: ClassVar[int]
-    kv_bytes_per_token: ClassVar[int]
+    run: Run
+    num_blocks: int
+    kv_bytes_per_token: int
 
     def _init_executor(self) -> None:
         self._prompt_tokens: dict[str, int] = {}

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-SUPPORTED = "0.32"
-"""Releases that this was tested with."""
+SUPPORTED = "0.28 to 0.32"
+"""Releases; both ends stand in docs/engine.md."""
 
 BACKEND = "backend = 'vllm-emulated'"
 
@@ -92,7 +92,7 @@ def _executor() -> Iterable[str]:
     yield from _methods(Executor, ("execute_model", "determine_available_memory", "get_kv_cache_specs"))
     yield from _fields(FullAttentionSpec, ("block_size", "num_kv_heads", "head_size", "dtype"))
     known = {"_init_executor", "check_health", "collective_rpc"}
-    abstract = getattr(Executor, "__abstractmethods__", frozenset())
+    abstract: frozenset[str] = getattr(Executor, "__abstractmethods__", frozenset())
     yield from (f"a default for Executor.{name}" for name in sorted(abstract - known))
 
 

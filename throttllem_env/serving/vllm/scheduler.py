@@ -10,7 +10,7 @@ from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import require_room
 from throttllem_env.serving.emulated_gpus import EmulatedGpus
 from throttllem_env.serving.reference.scheduler import EngineRequest, Plan
-from throttllem_env.serving.vllm.engine import VOCABULARY, build_engine
+from throttllem_env.serving.vllm.engine import VOCABULARY, build_engine, scheduler_of
 
 FIRST_TOKEN_ID = 3
 """Below lie the special ones."""
@@ -45,7 +45,7 @@ class EngineScheduler:
         require_room(scenario.engine, blocks)
         self._gpus = gpus
         self._engine = build_engine(scenario, gpus.size, self._run)
-        self._core = self._engine.engine_core.engine_core.scheduler
+        self._core = scheduler_of(self._engine)
         self._pool = self._core.kv_cache_manager.block_pool
         self.total_blocks = self.free_blocks = blocks - 1
         self.waiting: deque[EngineRequest] = deque()
