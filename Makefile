@@ -26,9 +26,11 @@ run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO
 test: $(VENV)/.dev ## Run every test that needs no vLLM (TEST_ARGS=)
 	$(BIN)/python -m pytest -m 'not live' $(TEST_ARGS)
 
-# One thread per process: two of them share the cores, and nothing here computes.
+# One thread per process: two of them share the cores, and nothing here computes. Other tests need what is not
+# installed beside vLLM, so they are not even collected.
 live: $(LIVE)/.ready ## Run the tests that need vLLM's engine, in an environment of their own (TEST_ARGS=)
-	OMP_NUM_THREADS=1 $(LIVE)/bin/python -m pytest -m live --hypothesis-profile=live $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(LIVE)/bin/python -m pytest -m live --hypothesis-profile=live $(TEST_ARGS) \
+		$$(grep -rl --include='test_*.py' 'mark\.live' tests)
 
 lint: $(VENV)/.dev ## Check style, types and the order of the rooms
 	$(BIN)/ruff check .
