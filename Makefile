@@ -1,6 +1,7 @@
 # Every target makes the environment that it needs. PYTHON=python3.12 make test
 PYTHON ?= python3
 VENV := .venv
+LIVE := .venv-live
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -13,7 +14,7 @@ OUT ?= out/run
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean
+.PHONY: help run test live lint clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -22,8 +23,14 @@ run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO
 	$(BIN)/throttllem compare --scenario '$(SCENARIO)' --trace '$(TRACE)' --agents '$(AGENTS)' --load '$(LOAD)' \
 		--duration '$(DURATION)' --jobs 2 --out '$(OUT)'
 
-test: $(VENV)/.dev ## Run every test (TEST_ARGS=)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+test: $(VENV)/.dev ## Run every test that needs no vLLM (TEST_ARGS=)
+	$(BIN)/python -m pytest -m 'not live' $(TEST_ARGS)
+
+# One thread per process: two of them share the cores, and nothing here computes. Other tests need what is not
+# installed beside vLLM, so they are not even collected.
+live: $(LIVE)/.ready ## Run the tests that need vLLM's engine, in an environment of their own (TEST_ARGS=)
+	OMP_NUM_THREADS=1 $(LIVE)/bin/python -m pytest -m live --hypothesis-profile=live $(TEST_ARGS) \
+		$$(grep -rl --include='test_*.py' 'mark\.live' tests)
 
 lint: $(VENV)/.dev ## Check style, types and the order of the rooms
 	$(BIN)/ruff check .
@@ -31,7 +38,7 @@ lint: $(VENV)/.dev ## Check style, types and the order of the rooms
 	$(BIN)/python scripts/lint.py
 
 clean: ## Remove the environment, builds and caches (out/ stays)
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LIVE) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # The core is all that `make run` needs: no torch, so it is quick to set up.
 # setuptools goes first, so that the build too uses the version in constraints.txt.
@@ -43,4 +50,13 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# PyPI's builds of some packages are for GPUs, and break vLLM's import on CPUs.
+$(LIVE)/.ready: pyproject.toml constraints-live.txt
+	$(PYTHON) -m venv $(LIVE)
+	$(LIVE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-live.txt setuptools
+	$(LIVE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-live.txt \
+		--no-build-isolation --editable '.[live-cpu]' hypothesis pytest pytest-xdist
+	$(LIVE)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	@touch $@

@@ -1,7 +1,45 @@
 """Settings of the whole test suite."""
 
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
 from hypothesis import settings
 
 # A slow or busy machine is no failure: what must be fast is measured elsewhere, as ratios.
 settings.register_profile("throttllem", deadline=None)
+# Where every example starts engines.
+settings.register_profile("live", deadline=None, max_examples=4)
 settings.load_profile("throttllem")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What vLLM's own dependencies warn of is not ours to mend."""
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of a real engine are skipped where there is none, but never on CI."""
+    if item.get_closest_marker("live") and find_spec("vllm") is None:
+        reason = "vLLM is not installed here; `make live` installs it and runs this"
+        skip_unless_ci(reason)
+
+
+def skip_unless_ci(reason: str) -> NoReturn:
+    """Skip a test; on CI, where everything is at hand, fail."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_traces() -> Path:
+    """Folder with the published traces, beside the repository; only outside CI may it be missing."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "traces"
+    if not folder.is_dir():
+        skip_unless_ci(f"no published traces at {folder}")
+    return folder

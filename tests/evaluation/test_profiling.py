@@ -57,7 +57,7 @@ def test_prefill_and_preemption_are_never_taken_for_decode(monkeypatch: pytest.M
     def spy(self: Instance, now_s: float) -> bool:
         started = start(self, now_s)
         if started and self.iteration:
-            plan = self.iteration.plan
+            plan = self.plan
             decode = all(n == 1 and r.computed >= r.prompt_tokens for r, n in plan)
             ran[now_s] = (len(plan), decode)
         return started

@@ -31,7 +31,15 @@ actions = st.lists(
 )
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+def examples(count: int) -> settings:
+    """So many, or what `--hypothesis-profile` allows: an engine takes a third of a second to start."""
+    return settings(max_examples=min(count, settings.default.max_examples), deadline=None)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.live) if "vllm" in name else name for name in BACKENDS],
+)
 def build(request: pytest.FixtureRequest) -> Build:
     """Builds one of the simulators for a scenario, with a gate or without."""
 
@@ -57,7 +65,7 @@ def play(
     for seconds, mhz, size, events in steps:
         backend.apply(Action(mhz, size))
         seen.append(backend.advance(seen[-1].time_s + seconds, stop_at_events=events))
-        if isinstance(backend, ReferenceBackend):
+        if type(backend) is ReferenceBackend:
             check_blocks(backend)
     seen.append(backend.advance(seen[-1].time_s + 3000.0))
     return seen
@@ -81,7 +89,7 @@ def digest(telemetries: list[Telemetry]) -> str:
 
 
 @given(requests, actions)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_conservation(
     build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
 ) -> None:
@@ -128,7 +136,7 @@ def tight_scenario(blocks: int) -> Scenario:
     st.integers(34, 60),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_conservation_when_the_cache_is_short(
     build: Build,
     rows: list[tuple[float, int, int]],
@@ -170,7 +178,7 @@ def test_tokens_are_conserved_through_preemption(build: Build) -> None:
 
 
 @given(requests, actions)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_energy_is_the_sum_of_its_parts(
     build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]]
 ) -> None:
@@ -191,7 +199,7 @@ def test_energy_is_the_sum_of_its_parts(
 
 
 @given(requests, actions, st.integers(0, 3))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_same_seed_same_trajectory(
     build: Build, rows: list[tuple[float, int, int]], steps: list[tuple[float, int, int, bool]], seed: int
 ) -> None:
@@ -211,7 +219,7 @@ def test_another_seed_another_trajectory(build: Build, scenario: Scenario, busy_
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1.0, 80.0))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_telemetry_does_not_know_unfinished_lengths(build: Build, seed: int, until_s: float) -> None:
     """Permuting the output lengths of unfinished requests changes nothing before they matter."""
     scenario = load_scenario("llama2-13b-a100")

@@ -122,7 +122,7 @@ def test_an_instance_at_a_lower_clock_is_slower_by_its_tables() -> None:
     for mhz in (1410, 705):
         instance = Instance(scenario, 4, 0.0, np.random.default_rng(0))
         instance.clocks.set(mhz, 0.0)
-        instance.idle_until(1.0)
+        instance.gpus.idle_until(1.0)
         instance.scheduler.add(EngineRequest(0, 0.0, 1000, 3))
         instance.start_iteration(1.0)
         ends.append(instance.next_boundary_s)

@@ -61,7 +61,10 @@ def compare(
         str, typer.Option(help="Control points: own (each agent's), or events or period for all.")
     ] = "own",
     backend: Annotated[
-        str, typer.Option(help="What is controlled: simulator, or reference, the plain one.")
+        str,
+        typer.Option(
+            help="What is controlled: simulator, reference (the plain one), or vllm-emulated (vLLM's engine)."
+        ),
     ] = "simulator",
     split: Annotated[
         str, typer.Option(help="Which 5-minute blocks of the trace: all, train, validation or test.")

@@ -31,7 +31,10 @@ def profile(
         typer.Option(help="What is served: a name from [cyan]throttllem scenarios[/cyan], or a YAML file."),
     ] = "llama2-13b-a100",
     backend: Annotated[
-        str, typer.Option(help="What is measured: simulator, or reference, the plain one.")
+        str,
+        typer.Option(
+            help="What is measured: simulator, reference (the plain one), or vllm-emulated (vLLM's engine)."
+        ),
     ] = "simulator",
     out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("out/profile.parquet"),
     sizes: Annotated[

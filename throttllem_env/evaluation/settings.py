@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from throttllem_env.evaluation.sweeps.cluster import check_cluster
-from throttllem_env.serving import BACKENDS
+from throttllem_env.serving import require_backend
 from throttllem_env.serving.workload import Part
 from throttllem_env.suggest import nearest
 
@@ -66,10 +66,11 @@ class Settings:
         for agent in self.agents:
             if self.agents.count(agent) > 1:
                 raise ValueError(f"agents: {agent!r} is named twice; each may be named once")
-        for field, choices in (("control", CONTROLS), ("backend", BACKENDS), ("split", get_args(Part))):
+        for field, choices in (("control", CONTROLS), ("split", get_args(Part))):
             value = getattr(self, field)
             if value not in choices:
                 raise ValueError(f"{field} = {value!r}: unknown; {nearest(value, choices)}")
+        require_backend(self.backend)
         for field in ("seeds", "jobs"):
             count = getattr(self, field)
             if count is not None and count < 1:

@@ -37,7 +37,12 @@ class ReferenceBackend:
         >>> _ = backend.reset(load_trace("poisson:rate_rps=2,duration_s=20"), seed=0)
         >>> backend.advance(10.0).time_s >= 10.0
         True
+
+    Attributes:
+        instance_type: What the node starts; another kind of engine brings its own.
     """
+
+    instance_type: type[Instance] = Instance
 
     def __init__(self, scenario: Scenario, gate: AdmissionGate | None = None) -> None:
         """Describe the node; `reset` starts it.
@@ -49,6 +54,7 @@ class ReferenceBackend:
         self._scenario = scenario
         self._gate = gate
         self._capabilities = Capabilities(scenario.gpu_spec.clocks_mhz, scenario.sizes, True, True)
+        self._open: list[Instance] = []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -72,7 +78,8 @@ class ReferenceBackend:
         self._queue: deque[EngineRequest] = deque()
         self._recent: deque[tuple[float, int]] = deque()
         self._ledger = Ledger(trace)
-        self._active = Instance(self._scenario, self._scenario.largest_size, 0.0, self._switch_rng)
+        self.close()
+        self._active = self._new_instance(self._scenario.largest_size, InstanceState.ACTIVE)
         self._warming: Instance | None = None
         self._draining: Instance | None = None
         self._past_energy = EnergyParts()
@@ -88,7 +95,7 @@ class ReferenceBackend:
         require_supported(action, self._capabilities)
         if action.frequency_mhz != self._active.clocks.target_mhz:
             self._switches += 1
-        self._active.idle_until(self._now_s)
+        self._active.gpus.idle_until(self._now_s)
         self._active.clocks.set(action.frequency_mhz, self._now_s)
         self._resize(action.size)
 
@@ -118,11 +125,15 @@ class ReferenceBackend:
         return allocated + size <= self._scenario.gpus_per_node
 
     def _start_warming(self, size: int) -> None:
-        instance = Instance(self._scenario, size, self._now_s, self._switch_rng)
-        instance.state = InstanceState.WARMING
+        instance = self._new_instance(size, InstanceState.WARMING)
         instance.ready_s = self._now_s + sample_warm_up_s(self._scenario.warm_up, self._warm_up_rng)
         self._warming = instance
         self._size_changes += 1
+
+    def _new_instance(self, size: int, state: InstanceState) -> Instance:
+        instance = self.instance_type(self._scenario, size, self._now_s, self._switch_rng, state)
+        self._open.append(instance)
+        return instance
 
     def _instances(self) -> list[Instance]:
         return [i for i in (self._active, self._warming, self._draining) if i is not None]
@@ -181,7 +192,7 @@ class ReferenceBackend:
             raise RuntimeError("no instance is warming")
         new.enter(InstanceState.ACTIVE, self._now_s)
         old.enter(InstanceState.DRAINING, self._now_s)
-        for request in old.take_waiting():
+        for request in old.scheduler.take_waiting():
             new.scheduler.add(request)
         old.clocks.set(self._scenario.top_mhz, self._now_s)
         self._active, self._warming, self._draining = new, None, old
@@ -190,8 +201,10 @@ class ReferenceBackend:
 
     def _release(self, instance: Instance) -> None:
         """Free an instance's GPUs and keep its account."""
-        self._past_energy.add(instance.energy_at(self._now_s))
+        self._past_energy.add(instance.gpus.energy_at(self._now_s))
         self._past_gpu_seconds += instance.size * (self._now_s - instance.started_s)
+        self._open.remove(instance)
+        instance.close()
         if instance is self._draining:
             self._draining = None
         else:
@@ -231,7 +244,7 @@ class ReferenceBackend:
         """Energy of all instances so far, past ones included."""
         total = replace(self._past_energy)
         for instance in self._instances():
-            total.add(instance.energy_at(self._now_s))
+            total.add(instance.gpus.energy_at(self._now_s))
         return total
 
     def _recent_arrivals(self) -> ArrivalWindow:
@@ -284,4 +297,6 @@ class ReferenceBackend:
         return RunRecords(ledger.request_records(), gaps_s, tokens, ledger.gap_total_s, energy, gpu_seconds)
 
     def close(self) -> None:
-        """Nothing to give back: the node is simulated."""
+        """Stop every engine; `reset` starts over."""
+        while self._open:
+            self._open.pop().close()

@@ -97,6 +97,15 @@ class Scheduler:
         """Queue a request; it is seen by the next plan."""
         self.waiting.append(request)
 
+    def take_waiting(self) -> list[EngineRequest]:
+        """Give up the requests of the queue that have no token yet, in order.
+
+        Preempted ones have streamed tokens to their clients already, so they stay.
+        """
+        moved = [r for r in self.waiting if not r.generated]
+        self.waiting = deque(r for r in self.waiting if r.generated)
+        return moved
+
     def plan(self) -> Plan:
         """Choose the next iteration's work and allocate its blocks.
 
