@@ -23,7 +23,10 @@ run: $(VENV)/.core ## Compare throttLL'eM with GPUs at their top clock (SCENARIO
 	$(BIN)/throttllem compare --scenario '$(SCENARIO)' --trace '$(TRACE)' --agents '$(AGENTS)' --load '$(LOAD)' \
 		--duration '$(DURATION)' --jobs 2 --out '$(OUT)'
 
+# Kernels are compiled before, once: tests that watch the clock shall not wait for a compiler.
 test: $(VENV)/.dev ## Run every test that needs no vLLM (TEST_ARGS=)
+	@$(BIN)/throttllem bench --parts simulator,vector,decision --repeats 1 --requests '' --num-envs 2 \
+		--running 4 --decisions 10 > /dev/null
 	$(BIN)/python -m pytest -m 'not live' $(TEST_ARGS)
 
 # One thread per process: two of them share the cores, and nothing here computes. Other tests need what is not

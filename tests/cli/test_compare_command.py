@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,27 @@ def test_the_exit_status_reaches_the_shell() -> None:
     assert done.stderr == "error: seeds = 0: must be a whole number of at least 1\n"
 
 
+START_S = 240.0
+"""Longest wait for a run to begin: its kernels may have to be compiled first, on a busy machine."""
+
+
+@contextmanager
+def started(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, of which nothing is left behind, whatever a test finds."""
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def wait_until_running(folder: Path) -> None:
     """Wait until a run has reported that it is under way."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s:
         for path in folder.glob("throttllem-*/shares"):
             if any(path.read_bytes()):
@@ -114,14 +133,12 @@ def test_what_was_done_before_ctrl_c_is_not_done_again(scenario_file: Path, tmp_
     arguments = ["compare", "--scenario", scenario_file, "--trace", TRACE, "--out", "out", "--jobs", 2]
     command = [*MAIN, *map(str, arguments), "--seeds", "30", "--agents", "max-frequency"]
     runs = tmp_path / "out" / "runs"
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline_s = time.monotonic() + 30
-    while not list(runs.glob("*.npz")) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == "error: interrupted\n"
+    with started(command, tmp_path) as process:
+        deadline_s = time.monotonic() + START_S
+        while not list(runs.glob("*.npz")) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == "error: interrupted\n"
     done = len(list(runs.glob("*.npz")))
     assert 0 < done < 30
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -145,21 +162,15 @@ def wait_until_gone(group: int) -> None:
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_ctrl_c_ends_cleanly(scenario_file: Path, tmp_path: Path, jobs: int, whole_group: bool) -> None:
     arguments = ["compare", "--scenario", scenario_file, "--out", "out", "--jobs", jobs, "--seeds", 4]
-    process = subprocess.Popen(
-        [*MAIN, *map(str, arguments)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    wait_until_running(tmp_path)
-    assert process.poll() is None
-    # A terminal signals the whole group, `kill -INT` the parent alone.
-    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert stderr == "error: interrupted\n"
-    wait_until_gone(process.pid)
+    command = [*MAIN, *map(str, arguments)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with started(command, tmp_path, stdout=subprocess.PIPE, env=environment) as process:
+        wait_until_running(tmp_path)
+        assert process.poll() is None
+        # A terminal signals the whole group, `kill -INT` the parent alone.
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert stderr == "error: interrupted\n"
+        wait_until_gone(process.pid)
     assert not list(tmp_path.glob("throttllem-*"))
