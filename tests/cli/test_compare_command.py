@@ -138,7 +138,7 @@ def test_what_was_done_before_ctrl_c_is_not_done_again(scenario_file: Path, tmp_
         while not list(runs.glob("*.npz")) and time.monotonic() < deadline_s:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[1] == "error: interrupted\n"
+        assert process.communicate(timeout=90)[1] == "error: interrupted\n"
     done = len(list(runs.glob("*.npz")))
     assert 0 < done < 30
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -148,7 +148,7 @@ def test_what_was_done_before_ctrl_c_is_not_done_again(scenario_file: Path, tmp_
 
 def wait_until_gone(group: int) -> None:
     """Wait until no process of a group is left; joblib's trackers follow their parent at once, not before."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
         try:
             os.killpg(group, 0)
@@ -169,7 +169,7 @@ def test_ctrl_c_ends_cleanly(scenario_file: Path, tmp_path: Path, jobs: int, who
         assert process.poll() is None
         # A terminal signals the whole group, `kill -INT` the parent alone.
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=90)
         assert process.returncode == 130
         assert stderr == "error: interrupted\n"
         wait_until_gone(process.pid)
