@@ -16,6 +16,7 @@ from typing import Any
 
 from throttllem_env.evaluation.document import Section, write_page
 from throttllem_env.evaluation.engine_gap import CASES, Case, Gap, compare, section
+from throttllem_env.serving.vllm.interface import require_vllm
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """# vLLM's engine on emulated GPUs
@@ -50,6 +51,7 @@ where OTHER is an environment with another release of vLLM."""
 
 def measure(traces: Path, requests: int) -> None:
     """Compare case by case with this environment's vLLM; prints one line of JSON each."""
+    require_vllm()  # which also keeps vLLM from logging to what `collect` reads
     import vllm
 
     for case in CASES:
