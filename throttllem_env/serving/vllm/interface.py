@@ -70,7 +70,7 @@ def _missing(probe: Callable[[], Iterable[str]]) -> list[str]:
 
 def _engine() -> Iterable[str]:
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.sampling_params import RequestOutputKind, SamplingParams
+    from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -81,7 +81,6 @@ def _engine() -> Iterable[str]:
     yield from _methods(Scheduler, ("schedule", "update_from_output"))
     yield from _methods(BlockPool, ("get_num_free_blocks",))
     yield from _fields(EngineArgs, (*PINNED, "max_num_seqs", "max_num_batched_tokens", "max_model_len"))
-    yield from _methods(SamplingParams, ("clone",))
     yield from _methods(RequestOutputKind, ("DELTA",))
 
 
