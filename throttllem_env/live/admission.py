@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from throttllem_env.live.ledger import Entry, Ledger
+from throttllem_env.live.upstreams import Router
 
 AdmissionHook = Callable[[Ledger, Entry], bool]
 """Asked with the books and the head of the queue; False lets it, and all behind it, wait."""
@@ -21,22 +22,30 @@ def admit_all(ledger: Ledger, entry: Entry) -> bool:
 
 
 class Gate:
-    """A queue before the upstream.
+    """A queue before the upstreams.
 
     The head is tried at every arrival, at every completion, and when `retry` is called. Nobody waits
     while nothing is running, whatever the hook says: there would be no completion to wait for.
+    Who is admitted stands in the books as running at once, so that the hook sees him when it is asked
+    for the next.
 
     Args:
-        ledger: The books that the hook is shown.
+        ledger: The books.
+        router: Whose active upstream the admitted are sent to.
         max_running: Requests beyond the gate at once.
         max_queued: Requests before it at once.
         admit: The hook.
     """
 
     def __init__(
-        self, ledger: Ledger, max_running: int, max_queued: int, admit: AdmissionHook = admit_all
+        self,
+        ledger: Ledger,
+        router: Router,
+        max_running: int,
+        max_queued: int,
+        admit: AdmissionHook = admit_all,
     ) -> None:
-        self._ledger, self._admit = ledger, admit
+        self._ledger, self._router, self._admit = ledger, router, admit
         self._max_running, self._max_queued = max_running, max_queued
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
         self._inside = 0
@@ -58,8 +67,7 @@ class Gate:
         try:
             yield
         finally:
-            self._inside -= 1
-            self.retry()
+            self._leave(entry)
 
     async def _enter(self, entry: Entry) -> None:
         place = (entry, asyncio.get_running_loop().create_future())
@@ -77,18 +85,29 @@ class Gate:
     def _give_up(self, place: tuple[Entry, asyncio.Future[None]]) -> None:
         """Leave the queue, or the inside if admission came at the same moment."""
         if not place[1].cancelled():
-            self._inside -= 1
+            self._leave(place[0])
         elif place in self._queue:
             self._queue.remove(place)
-        self.retry()
+            self.retry()
 
     def retry(self) -> None:
         """Admit from the head of the queue as long as it may pass."""
         while self._queue and self._may_pass(self._queue[0][0]):
-            _, admitted = self._queue.popleft()
-            if not admitted.done():  # cancelled, and about to leave by itself
-                self._inside += 1
+            entry, admitted = self._queue.popleft()
+            if not admitted.done():  # else cancelled, and about to leave by itself
+                self._pass(entry)
                 admitted.set_result(None)
+
+    def _pass(self, entry: Entry) -> None:
+        self._inside += 1
+        self._ledger.start(entry, self._router.take().url)
+
+    def _leave(self, entry: Entry) -> None:
+        """Close what `_pass` opened, then try the next: the hook sees true books."""
+        self._inside -= 1
+        self._ledger.abort(entry)
+        self._router.give_back(entry.instance)
+        self.retry()
 
     def _may_pass(self, head: Entry) -> bool:
         if self._inside >= self._max_running:

@@ -53,7 +53,7 @@ class Gateway:
         self.router = Router(settings.upstreams)
         self.metrics = GatewayMetrics(self.router, settings.e2e_slo_s)
         self.ledger = Ledger(clock, self.metrics)
-        self.gate = Gate(self.ledger, settings.max_running, settings.max_queued, admit)
+        self.gate = Gate(self.ledger, self.router, settings.max_running, settings.max_queued, admit)
         self._session: aiohttp.ClientSession
         self._relay: Relay
         self._tasks: set[asyncio.Task[object]] = set()
@@ -124,22 +124,13 @@ class Gateway:
         deadline_s = asyncio.get_running_loop().time() + self._settings.request_timeout_s
         try:
             async with self.gate.passed(entry, deadline_s):
-                return await self._admitted(request, call, entry, deadline_s)
+                return await self._relay.answer(request, call, entry, self._headers(request), deadline_s)
         except QueueFullError:
             status, why = 429, "the queue is full"
         except TimeoutError:
             status, why = 503, "the request waited too long in the queue"
         self.ledger.end(entry, State.REJECTED)
         return error_response(status, why, RETRY_AFTER_S)
-
-    async def _admitted(
-        self, request: web.Request, call: Call, entry: Entry, deadline_s: float
-    ) -> web.StreamResponse:
-        upstream = self.router.active
-        self.ledger.start(entry, upstream.url)
-        # Closed before the gate admits the next, so that the hook sees true books.
-        with upstream.serving(), self.ledger.closing(entry):
-            return await self._relay.answer(request, call, entry, self._headers(request), deadline_s)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """Why a request is not even read, if so."""

@@ -150,8 +150,7 @@ class Ledger:
         try:
             yield
         finally:
-            if entry.state in UNFINISHED:
-                self.end(entry, State.ABORTED)
+            self.abort(entry)
 
     def start(self, entry: Entry, instance: str) -> None:
         """Book that a queued request was sent to an upstream."""
@@ -194,6 +193,11 @@ class Ledger:
         self._aborted += state is State.ABORTED
         if self._observer:
             self._observer.on_end(entry)
+
+    def abort(self, entry: Entry) -> None:
+        """Book that a request left as aborted, unless it has left in another way."""
+        if entry.state in UNFINISHED:
+            self.end(entry, State.ABORTED)
 
     @property
     def queued(self) -> int:

@@ -66,7 +66,8 @@ class GatewayMetrics:
     def on_end(self, entry: Entry) -> None:
         """Count a request that left."""
         assert entry.end_s is not None, "it has ended"
-        e2e_s = entry.end_s - entry.arrival_s
+        last_s = entry.end_s if entry.last_token_s is None else entry.last_token_s
+        e2e_s = last_s - entry.arrival_s
         finished = entry.state is State.FINISHED
         self._ended.labels(entry.state.value).inc()
         self._prompt.inc(entry.prompt_tokens or 0)

@@ -1,8 +1,6 @@
 """Which server gets new requests, and which still has old ones."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Upstream:
@@ -18,17 +16,13 @@ class Upstream:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Count a request for as long as the block lasts."""
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+    def count(self, change: int) -> None:
+        """Count a request that comes (1) or goes (-1)."""
+        self.in_flight += change
+        if self.in_flight:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     async def wait_idle(self) -> None:
         """Return once it has no request."""
@@ -46,6 +40,15 @@ class Router:
         self.upstreams = tuple(Upstream(url) for url in urls)
         self.active = self.upstreams[0]
 
+    def take(self) -> Upstream:
+        """The upstream for a new request, which it has from now on."""
+        self.active.count(1)
+        return self.active
+
+    def give_back(self, url: str) -> None:
+        """Say that a request has left the upstream that `take` named."""
+        self._named(url).count(-1)
+
     def switch(self, url: str) -> Upstream:
         """Make another upstream the active one.
 
@@ -58,10 +61,7 @@ class Router:
         Raises:
             ValueError: If there is none with this address.
         """
-        found = next((upstream for upstream in self.upstreams if upstream.url == url), None)
-        if found is None:
-            raise ValueError(f"upstream = {url!r}: valid: {', '.join(u.url for u in self.upstreams)}")
-        old, self.active = self.active, found
+        old, self.active = self.active, self._named(url)
         return old
 
     def switch_to_next(self) -> Upstream:
@@ -69,3 +69,9 @@ class Router:
         at = self.upstreams.index(self.active)
         self.active = self.upstreams[(at + 1) % len(self.upstreams)]
         return self.active
+
+    def _named(self, url: str) -> Upstream:
+        for upstream in self.upstreams:
+            if upstream.url == url:
+                return upstream
+        raise ValueError(f"upstream = {url!r}: valid: {', '.join(u.url for u in self.upstreams)}")
