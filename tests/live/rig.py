@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientPayloadError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 from throttllem_env.live.gateway import Gateway
 from throttllem_env.live.server import listening
@@ -47,6 +47,8 @@ class FakeVllm:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
+        if asked.get("min_tokens", 0) > asked.get("max_tokens", 16):
+            return web.json_response({"error": {"message": "min_tokens"}}, status=400)
         self.asked.append(asked)
         self.headers.append(dict(request.headers))
         if asked.get("max_tokens", 16) < 1:
@@ -206,17 +208,6 @@ async def stage(
             ClientSession(connector=TCPConnector(limit=0), timeout=timeout)
         )
         yield made
-
-
-async def until_broken(reply: ClientResponse) -> bytes:
-    """What comes before a connection breaks; that it does not break is a failure."""
-    got = b""
-    try:
-        while piece := await reply.content.readany():
-            got += piece
-    except ClientPayloadError:
-        return got
-    pytest.fail(f"the stream ended as if it were complete: {got!r}")
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

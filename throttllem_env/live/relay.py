@@ -121,9 +121,9 @@ class Relay:
         except ConnectionError:  # the client's: nobody is left to be told
             return response
         except asyncio.CancelledError:
-            if self.stopping:
-                await _tell(response, 503, STOPPED)
-            raise
+            if not self.stopping:
+                raise
+            await _tell(response, 503, STOPPED)
         if meter.done and not meter.failed:
             self._ledger.end(entry, State.FINISHED)
         return response
