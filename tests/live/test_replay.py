@@ -52,20 +52,21 @@ def test_the_seed_gives_the_prompts(rig: ModuleType) -> None:
 
 
 def test_requests_leave_whatever_became_of_the_others(rig: ModuleType) -> None:
-    # Each takes 0.5 s and 20 are due within 0.2 s: a closed loop would never have them all there.
-    upstream = rig.FakeVllm(iteration_s=0.1)
+    # Each takes 1 s and 20 are due within 0.2 s: a closed loop would never have them all there.
+    upstream = rig.FakeVllm(iteration_s=0.2)
     records = played(rig, upstream, short_trace(20, 0.2))
     assert upstream.peak == 20
-    assert max(record.lateness_s for record in records) < 0.2
+    assert max(record.lateness_s for record in records) < 0.5
 
 
 def test_latencies_are_those_of_the_server(rig: ModuleType) -> None:
     figures = report(played(rig, rig.FakeVllm(iteration_s=0.1), short_trace(5, 0.2)))
     assert (figures.requests, figures.completed, figures.tokens) == (5, 5, 25)
-    assert figures.latencies_s["TTFT"][0] == pytest.approx(0.1, abs=0.08)
-    assert figures.latencies_s["TBT"][0] == pytest.approx(0.1, abs=0.03)
-    assert figures.latencies_s["E2E"][0] == pytest.approx(0.5, abs=0.12)
-    assert figures.duration_s == pytest.approx(0.7, abs=0.15)
+    # Sleeps are never shorter than asked for; on a busy machine they are longer.
+    assert 0.1 <= figures.latencies_s["TTFT"][0] < 0.3
+    assert 0.09 <= figures.latencies_s["TBT"][0] < 0.15
+    assert 0.5 <= figures.latencies_s["E2E"][0] < 0.9
+    assert 0.7 <= figures.duration_s < 1.2
 
 
 def test_chunks_of_several_tokens_count_as_such(rig: ModuleType) -> None:
@@ -77,13 +78,13 @@ def test_chunks_of_several_tokens_count_as_such(rig: ModuleType) -> None:
 
 
 def test_lateness_is_the_replayers_own(rig: ModuleType) -> None:
-    """A loop that is held up for 0.3 s sends what was due then late, and says so."""
+    """A loop that is held up for 0.4 s sends what was due then late, and says so."""
 
     async def hold_up() -> None:
         import time
 
         await asyncio.sleep(0.1)
-        time.sleep(0.3)
+        time.sleep(0.4)
 
     records: list[ReplayRecord] = []
 
@@ -94,10 +95,10 @@ def test_lateness_is_the_replayers_own(rig: ModuleType) -> None:
             await held
 
     rig.run(scene())
-    late = [record.due_s for record in records if record.lateness_s > 0.05]
+    late = [record.due_s for record in records if record.lateness_s > 0.1]
     assert 0.2 in np.round(late, 1)
     assert 0.9 not in np.round(late, 1)
-    assert report(records).latencies_s["lateness"][-1] > 0.05
+    assert report(records).latencies_s["lateness"][-1] > 0.1
 
 
 def test_what_goes_wrong_is_counted_and_the_rest_goes_on(rig: ModuleType) -> None:
