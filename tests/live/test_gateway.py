@@ -309,14 +309,20 @@ def test_draining_lets_streams_complete_and_takes_no_more(rig: ModuleType) -> No
 
 def test_a_drain_is_bounded_and_tells_those_it_cuts_off(rig: ModuleType) -> None:
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.02), drain_s=0.2) as stage:
-            asked = stage.session.post(stage.url + "/v1/completions", json=rig.request_body(max_tokens=5000))
-            async with asked as reply:
-                await reply.content.readuntil(b"\n\n")
-                assert await stage.gateway.drain() == 1
-                told = await reply.read()
-            assert b"the gateway was stopped" in told
-            await rig.eventually(lambda: stage.upstream.aborted == 1, "the upstream is told")
+        upstream = rig.FakeVllm(iteration_s=0.02)
+        async with rig.stage(upstream, drain_s=0.2, max_running=2) as stage:
+            long = {"max_tokens": 5000}
+            running = [asyncio.create_task(stage.post(**long, stream=stream)) for stream in (True, None)]
+            await rig.eventually(lambda: upstream.running == 2, "two run")
+            queued = asyncio.create_task(stage.post(**long))
+            await rig.eventually(lambda: stage.gateway.ledger.queued == 1, "one waits")
+            assert await stage.gateway.drain() == 3
+            told = [await task for task in (*running, queued)]
+            assert [status for status, _, _ in told] == [200, 503, 503]
+            assert all(b"the gateway was stopped" in body for _, body, _ in told)
+            assert not told[0][1].endswith(b"data: [DONE]\n\n")
+            await rig.eventually(lambda: upstream.aborted == 2, "the upstream is told")
+            assert stage.gateway.ledger.take_news().aborted == 3
 
     rig.run(scene())
 

@@ -14,7 +14,7 @@ from throttllem_env.live.call import Call, read_call
 from throttllem_env.live.errors import error_response, openai_errors
 from throttllem_env.live.ledger import Entry, Ledger, State
 from throttllem_env.live.metrics import GatewayMetrics
-from throttllem_env.live.relay import Relay
+from throttllem_env.live.relay import STOPPED, Relay
 from throttllem_env.live.settings import GatewaySettings
 from throttllem_env.live.upstreams import Router
 
@@ -107,17 +107,26 @@ class Gateway:
             return refusal
         with self._tracked():
             try:
-                async with asyncio.timeout(self._settings.request_timeout_s):
-                    body = await request.read()
-                call = read_call(body)
-            except TimeoutError:
-                return error_response(408, "the request's body did not arrive in time")
-            except ValueError as error:
-                return error_response(400, str(error))
-            self.metrics.received_bytes.inc(len(body))
-            entry = self.ledger.arrive(call.prompt_tokens)
-            with self.ledger.closing(entry):
-                return await self._queued(request, call, entry)
+                return await self._read(request)
+            except asyncio.CancelledError:
+                if not self._relay.stopping:  # the client has left
+                    raise
+                return error_response(503, STOPPED, RETRY_AFTER_S)
+
+    async def _read(self, request: web.Request) -> web.StreamResponse:
+        """Read what is asked for, and book it."""
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                body = await request.read()
+            call = read_call(body)
+        except TimeoutError:
+            return error_response(408, "the request's body did not arrive in time")
+        except ValueError as error:
+            return error_response(400, str(error))
+        self.metrics.received_bytes.inc(len(body))
+        entry = self.ledger.arrive(call.prompt_tokens)
+        with self.ledger.closing(entry):
+            return await self._queued(request, call, entry)
 
     async def _queued(self, request: web.Request, call: Call, entry: Entry) -> web.StreamResponse:
         """Wait for admission, then have the active upstream answer."""
