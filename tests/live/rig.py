@@ -13,6 +13,7 @@ from throttllem_env.live.gateway import Gateway
 from throttllem_env.live.server import listening
 from throttllem_env.live.settings import GatewaySettings
 
+SIGNATURE = {"system_fingerprint": "vllm-0.32.0"}
 BOUND_S = 30.0
 """No test waits longer, whatever hangs."""
 
@@ -132,10 +133,12 @@ def events(asked: dict[str, Any], tokens_per_chunk: int = 1) -> list[bytes]:
         text = "".join(word(i) for i in range(start, stop))
         choice = {"index": 0} | ({"delta": {"content": text}} if chat else {"text": text})
         choice["finish_reason"] = "length" if stop == total else None
-        extra = {"usage": usage(prompt, stop)} if continuous else {}
+        extra: dict[str, Any] = {"usage": usage(prompt, stop)} if continuous else {}
+        if stop == total and not at_end:
+            extra |= SIGNATURE
         made.append(sse(base | {"choices": [choice]} | extra))
     if at_end:
-        made.append(sse(base | {"choices": [], "usage": usage(prompt, total)}))
+        made.append(sse(base | {"choices": [], "usage": usage(prompt, total)} | SIGNATURE))
     return [*made, b"data: [DONE]\n\n"]
 
 

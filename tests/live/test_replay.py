@@ -107,7 +107,7 @@ def test_what_goes_wrong_is_counted_and_the_rest_goes_on(rig: ModuleType) -> Non
     assert [record.completed for record in records] == [False, True, True]
     assert records[0].error == "not complete within 1 s"
     assert 0 < records[0].received_tokens < 100
-    assert report(records).errors == {"not complete within 1 s": 1}
+    assert report(records).errors == {"status 200: not complete within N s": 1}
     assert record_entry(records[0])["e2e_s"] is None
 
 

@@ -37,6 +37,15 @@ def test_the_client_sees_what_it_would_have_seen(
     assert meter.prompt_tokens == 2
 
 
+def test_an_end_that_nothing_follows_is_not_lost(rig: ModuleType) -> None:
+    """Servers that send no usage chunk: the end of a choice comes with whatever follows it."""
+    end = {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}
+    meter = StreamMeter(shows_usage=False, shows_continuous=False)
+    assert meter.read(rig.sse(end | {"usage": rig.usage(1, 1)})) == b""
+    assert meter.read(b": ping\n\n") == rig.sse(end) + b": ping\n\n"
+    assert meter.read(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
+
+
 def test_choices_are_counted_apart(rig: ModuleType) -> None:
     meter = StreamMeter(shows_usage=False, shows_continuous=False)
     for index, tokens in ((0, 1), (1, 1), (0, 2), (1, 5)):

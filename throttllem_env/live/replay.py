@@ -185,7 +185,7 @@ class _Player:
 
     async def _follow(self, record: ReplayRecord, reply: aiohttp.ClientResponse) -> None:
         if reply.status != 200:
-            record.error = (await reply.text())[:200]
+            record.error = _message(await reply.read())
             return
         meter, splitter, last_s = StreamMeter(shows_usage=True, shows_continuous=True), EventSplitter(), None
         async for data in reply.content.iter_any():
@@ -206,6 +206,14 @@ def _conclude(record: ReplayRecord, meter: StreamMeter, last_s: float | None) ->
         record.error = f"{record.received_tokens} tokens came, {record.output_tokens} were asked for"
     elif last_s is not None:
         record.error, record.e2e_s = "", last_s - record.due_s
+
+
+def _message(body: bytes) -> str:
+    """What a server says is wrong."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return body[:200].decode(errors="replace")
 
 
 def _body(model: str, prompt: Any, output_tokens: int) -> bytes:

@@ -56,34 +56,51 @@ class StreamMeter:
     def __init__(self, *, shows_usage: bool, shows_continuous: bool) -> None:
         self._shows_usage, self._shows_continuous = shows_usage, shows_continuous
         self._by_choice: dict[int, int] = {}
+        self._held = b""
         self.prompt_tokens: int | None = None
         self.generated_tokens = 0
         self.done = self.failed = False
 
     def read(self, event: bytes) -> bytes:
-        """Count an event, and give what the client sees of it, which may be nothing."""
+        """Count an event, and give what the client sees now, which may be nothing."""
         data = event.strip()
-        if not data.startswith(b"data:"):
-            return event
-        data = data[5:].strip()
-        if data == DONE:
-            self.done = True
-            return event
-        payload = _loads(data)
-        return event if payload is None else self._read(event, payload)
-
-    def _read(self, event: bytes, payload: dict[str, Any]) -> bytes:
+        payload = _loads(data[5:]) if data.startswith(b"data:") else None
+        if payload is None:
+            self.done = self.done or data[5:].strip() == DONE
+            return self.release() + event
         choices = payload.get("choices") or []
-        aborted = any(choice.get("finish_reason") == "abort" for choice in choices)
-        self.failed = self.failed or aborted or "error" in payload
-        if "usage" not in payload:
-            return event
-        self._count(choices, payload["usage"] or {})
+        self._count(choices, payload.get("usage") or {})
+        ends = [choice.get("finish_reason") for choice in choices]
+        self.failed = self.failed or "abort" in ends or "error" in payload
+        if "usage" not in payload or self._shows_continuous:
+            return self.release() + event
         if not choices:
-            return event if self._shows_usage else b""
-        return event if self._shows_continuous else without_usage(event, payload)
+            return self.release() + event if self._shows_usage else self.release(payload)
+        shown = self.release() + without_usage(event, payload)
+        if self._shows_usage or not any(ends):
+            return shown
+        self._held = shown
+        return b""
+
+    def release(self, last: dict[str, Any] | None = None) -> bytes:
+        """Give what was held back: a choice's end, until it is known what comes after it.
+
+        vLLM signs the last chunk of a stream with its fingerprint. Asked for usage, that is the usage
+        chunk; a client that did not ask for one finds the signature where it would have been.
+
+        Args:
+            last: The usage chunk, which the client does not see.
+        """
+        held, self._held = self._held, b""
+        signature = (last or {}).get("system_fingerprint")
+        end = held.rfind(b"}")
+        if signature is None or end < 0:
+            return held
+        return held[:end] + b',"system_fingerprint":' + json.dumps(signature).encode() + held[end:]
 
     def _count(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> None:
+        if not usage:
+            return
         self.prompt_tokens = usage.get("prompt_tokens", self.prompt_tokens)
         tokens = usage.get("completion_tokens", 0)
         if not choices:  # the last chunk's usage is over all choices
