@@ -124,3 +124,11 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_extra_is_named(throttllem: Throttllem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "throttllem_env.live.server", raising=False)
+    done = throttllem("serve", "--upstream", "http://127.0.0.1:9")
+    assert done.status == 2
+    assert "pip install 'throttllem-env[serve]'" in done.stderr
