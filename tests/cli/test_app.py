@@ -23,6 +23,8 @@ COMMANDS = [
     ["scenarios"],
     ["scenarios", "show"],
     ["scenarios", "freeze"],
+    ["serve"],
+    ["replay"],
 ]
 
 
@@ -76,6 +78,12 @@ def test_version(throttllem: Throttllem) -> None:
         (["profile", "--clocks", "1"], "clocks = 1: accepted: 2 to 81"),
         (["profile", "--backend", "vllm"], "backend = 'vllm': unknown"),
         (["profile", "--scenario", "llama3"], "scenario = 'llama3': unknown"),
+        (["serve", "--upstream", "localhost"], "upstreams = 'localhost': expected an address such as"),
+        (["serve", "--upstream", "http://a:1", "--host", "0.0.0.0"], "it needs an API key"),
+        (["serve", "--upstream", "http://a:1", "--api-key-file", "/dev/null"], "expected one line, the key"),
+        (["replay", "--url", "http://192.0.2.1:80"], "is another machine"),
+        (["replay", "--url", "http://127.0.0.1:9", "--duration", "0"], "duration = 0"),
+        (["replay", "--url", "http://127.0.0.1:9", "--speed", "-1"], "window = (0.0, -60.0)"),
         (["fit"], "Missing argument 'PROFILE'"),
         (["fit", "gone.parquet"], "gone.parquet: there is no such profile; make one with"),
     ],
@@ -116,3 +124,11 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_extra_is_named(throttllem: Throttllem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "throttllem_env.live.server", raising=False)
+    done = throttllem("serve", "--upstream", "http://127.0.0.1:9")
+    assert done.status == 2
+    assert "pip install 'throttllem-env[serve]'" in done.stderr

@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Modules of these rooms may need what only an extra installs.
-OPTIONAL = {"mo_gymnasium", "pynvml", "ray", "sb3_contrib", "stable_baselines3", "torch", "vllm"}
+OPTIONAL = {
+    "aiohttp",
+    "mo_gymnasium",
+    "prometheus_client",
+    "pynvml",
+    "ray",
+    "sb3_contrib",
+    "stable_baselines3",
+    "torch",
+    "vllm",
+}
 
 
 def modules() -> Iterator[str]:

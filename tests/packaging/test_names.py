@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAPPED = {"agents", "baselines", "traces"}
 GENERATED = {"build", "dist", "out", "venv", "__pycache__"}
 HEAVY = {
+    "aiohttp",
     "lightgbm",
     "matplotlib",
     "numba",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Never
 import typer
 from typer.core import TyperGroup
 
-from throttllem_env.cli import bench, compare, fit, profile, scenarios, trace
+from throttllem_env.cli import bench, compare, fit, profile, replay, scenarios, serve, trace
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer has no public name for the base of all errors in how a command was written."""
@@ -102,6 +102,8 @@ compare.register(app)
 profile.register(app)
 fit.register(app)
 bench.register(app)
+serve.register(app)
+replay.register(app)
 app.add_typer(trace.app, name="trace")
 app.add_typer(scenarios.app, name="scenarios")
 

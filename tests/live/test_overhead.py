@@ -1,0 +1,34 @@
+"""What the gateway costs, measured side by side with direct access in one run."""
+
+import asyncio
+from types import ModuleType
+
+import numpy as np
+
+from throttllem_env.live.replay import ReplaySettings, replay
+from throttllem_env.live.replay_report import report
+from throttllem_env.traces import Trace
+
+STREAMS, TOKENS, ITERATION_S = 30, 25, 0.04
+
+
+def test_the_gateway_adds_little(rig: ModuleType) -> None:
+    """Staggered streams of 40 ms iterations, half of them through the gateway, at the same time.
+
+    Everything (clients, gateway, servers) shares one event loop here, so the bound is a loose one.
+    """
+    rng = np.random.default_rng(3)
+    arrival_s = np.sort(rng.uniform(0.0, 1.0, STREAMS))
+    trace = Trace(arrival_s, np.full(STREAMS, 200), np.full(STREAMS, TOKENS))
+
+    async def scene() -> None:
+        upstream = rig.FakeVllm(iteration_s=ITERATION_S)
+        async with rig.stage(upstream) as stage:
+            urls = (stage.upstream_urls[0], stage.url)
+            runs = await asyncio.gather(*(replay(trace, ReplaySettings(url, seed=1)) for url in urls))
+        direct, through = (report(records).latencies_s for records in runs)
+        assert all(record.completed for records in runs for record in records)
+        assert through["TTFT"][0] - direct["TTFT"][0] < 0.02
+        assert through["TBT"][0] / direct["TBT"][0] < 1.1
+
+    rig.run(scene())
