@@ -104,11 +104,22 @@ START_S = 240.0
 """Longest wait for a run to begin: its kernels may have to be compiled first, on a busy machine."""
 
 
+def hear_interrupts() -> None:
+    """Tests that were started in the background of a shell ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, of which nothing is left behind, whatever a test finds."""
     process = subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+        command,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+        **options,
     )
     try:
         yield process

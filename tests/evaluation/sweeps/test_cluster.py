@@ -144,6 +144,8 @@ def test_ctrl_c_ends_the_runs(address: str, scenario_file: Path, tmp_path: Path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # In the background of a shell Ctrl-C is ignored, and by children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr
     assert process.stderr.readline().startswith("Ray cluster at")
