@@ -8,7 +8,7 @@ import pytest
 from throttllem_env.agents.throttllem_energy import ThrottllemEnergy
 from throttllem_env.controller import Assignment, ControllerError, make_controller
 from throttllem_env.evaluation.runner import run_controller
-from throttllem_env.prediction import Forecaster, judge, make_length_predictor
+from throttllem_env.prediction import Forecaster, Outlook, Verdict, judge, make_length_predictor
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving import make_backend
 from throttllem_env.serving.workload import Workload
@@ -37,6 +37,14 @@ def moment(controller: ThrottllemEnergy, trace: Trace, until_s: float) -> Teleme
         backend.apply(controller.act(None, telemetry))
         telemetry = backend.advance(telemetry.time_s + 1.0, stop_at_events=True)
     return telemetry
+
+
+def judged(controller: ThrottllemEnergy) -> tuple[Outlook, Verdict]:
+    """An outlook on a busy moment, and how it fares at the top clock."""
+    telemetry = moment(controller, stream(4.0, 60.0), 50.0)
+    lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
+    outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
+    return outlook, judge(outlook, SCENARIO.top_mhz)
 
 
 def test_it_uses_less_than_the_reference_and_attains_no_less() -> None:
@@ -79,10 +87,7 @@ def test_an_idle_engine_gets_the_idle_clock() -> None:
 def test_the_reserve_is_a_share_of_the_slack_at_the_top_clock() -> None:
     """Deadlines move towards what the top clock would reach, never beyond; late ones bind nothing."""
     controller = ThrottllemEnergy(margin=0.25)
-    telemetry = moment(controller, stream(4.0, 60.0), 50.0)
-    lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
-    outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
-    at_top = judge(outlook, SCENARIO.top_mhz)
+    outlook, at_top = judged(controller)
     late = np.zeros(len(outlook.deadline_s), np.bool_)
     late[0] = True
     bound = controller.with_reserve(outlook, at_top, late).deadline_s
@@ -94,10 +99,7 @@ def test_the_reserve_is_a_share_of_the_slack_at_the_top_clock() -> None:
 def test_the_top_clock_is_for_those_whom_it_may_save() -> None:
     """With a doubt of a quarter, whoever has three quarters of the predicted time left."""
     controller = ThrottllemEnergy(doubt=0.25)
-    telemetry = moment(controller, stream(4.0, 60.0), 50.0)
-    lengths = make_length_predictor("oracle", stream(4.0, 60.0), None, 0, 1024, 4096)
-    outlook = Forecaster.of(SCENARIO, SLO, lengths).outlook(telemetry)
-    at_top = judge(outlook, SCENARIO.top_mhz)
+    outlook, at_top = judged(controller)
     left = np.linspace(-0.1, 0.99, len(at_top.finish_s))
     tight = replace(outlook, deadline_s=outlook.now_s + left * (at_top.finish_s - outlook.now_s))
     assert (controller.may_be_saved(tight, at_top) == (left >= 0.75)).all()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from throttllem_env.evaluation.document import Picture, Section, Table, percent
 from throttllem_env.evaluation.reproduction import paper
-from throttllem_env.evaluation.reproduction.tasks import source_digest
+from throttllem_env.evaluation.sweeps.identity import source_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,13 +7,16 @@ nothing, and asks only that the load is carried. Where even this saves little, n
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from throttllem_env.evaluation.reproduction.tasks import TRACE_FILES
 from throttllem_env.scenario import Scenario, load_scenario
 from throttllem_env.types import FloatArray
+
+if TYPE_CHECKING:
+    from throttllem_env.prediction.steady import SteadyLoad
 
 MINUTE_S = 60.0
 RATES = 40
@@ -70,7 +73,9 @@ def minute_rates(arrival_s: FloatArray, duration_s: float) -> FloatArray:
     return rates
 
 
-def savings(scenario: Scenario, load_at: Callable[[float], Any], rates: FloatArray) -> dict[str, float]:
+def savings(
+    scenario: Scenario, load_at: "Callable[[float], SteadyLoad]", rates: FloatArray
+) -> dict[str, float]:
     """Share of the energy of the largest size at the top clock that need not be spent.
 
     Args:
@@ -95,7 +100,7 @@ def savings(scenario: Scenario, load_at: Callable[[float], Any], rates: FloatArr
 
 
 def least_powers(
-    scenario: Scenario, size: int, load: Any, clocks_mhz: tuple[int, ...]
+    scenario: Scenario, size: int, load: "SteadyLoad", clocks_mhz: tuple[int, ...]
 ) -> tuple[float, float]:
     """Long-run power of a size at the top clock and at its cheapest clock that carries the load.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from throttllem_env.evaluation.sweeps.identity import file_digest, fingerprint, scenario_identity
-from throttllem_env.evaluation.sweeps.identity import source_digest as source_digest
 from throttllem_env.evaluation.sweeps.place import Place
 from throttllem_env.evaluation.sweeps.sweep import Failed, Shelf, sweep
 from throttllem_env.evaluation.sweeps.workers import open_place
