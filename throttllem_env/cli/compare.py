@@ -22,6 +22,8 @@ EPILOG = "\n\n".join(
         "[cyan]throttllem compare --agents max-frequency,static-frequency:mhz=990,throttllem[/cyan]",
         "On a Ray cluster; interrupted, the same command goes on where it stopped:",
         "[cyan]throttllem compare --seeds 20 --cluster ray:10.0.0.1:6379[/cyan]",
+        "All agents in all cases of a frozen suite, with a leaderboard:",
+        "[cyan]throttllem compare --suite paper --jobs 2 --out out/paper[/cyan]",
         "The results in TensorBoard:",
         "[cyan]tensorboard --logdir out/compare/tb[/cyan]",
     ]
@@ -43,12 +45,12 @@ def compare(
         typer.Option(help="Requests: a file, a published trace, or a generator such as poisson:rate_rps=5."),
     ] = "azure-conv-like",
     agents: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Who decides: name or name:key=value, separated by commas. Savings are against the first.",
             show_default="max-frequency, throttllem and its halves",
         ),
-    ] = AGENTS,
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Replicas of the trace that every agent serves.")] = 1,
     load: Annotated[
         float, typer.Option(help="Busiest minute of the trace, as a share of the largest size's rated load.")
@@ -91,6 +93,22 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, results.md, plots, tb, and the runs.")
     ] = Path("out/compare"),
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Run a frozen suite instead (paper, full, smoke, or a YAML file), which says what is "
+            "served; agents given here join its own.",
+            show_default="none",
+        ),
+    ] = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="Folder with published traces for a suite.", show_default="the user's cache"),
+    ] = None,
+    leaderboard: Annotated[
+        Path | None,
+        typer.Option(help="Where a suite's leaderboard goes.", show_default="leaderboard.md in the folder"),
+    ] = None,
 ) -> None:
     """Run agents on the same trace and compare energy and SLO attainment.
 
@@ -102,8 +120,12 @@ def compare(
     from throttllem_env.evaluation.results import results
     from throttllem_env.evaluation.settings import Settings, split_agents
 
+    if suite is not None:
+        more = split_agents(agents) if agents else ()
+        run_suite_with_progress(suite, out, traces, more, (jobs, cluster, fresh), leaderboard)
+        return
     settings = Settings(
-        agents=split_agents(agents),
+        agents=split_agents(AGENTS if agents is None else agents),
         scenario=scenario,
         trace=trace,
         seeds=seeds,
@@ -159,6 +181,56 @@ def run_with_progress(settings: "Settings") -> "Comparison":
         with progress_bar(Bar) as bar:
             bar.add_task("starting", total=runs)
             return compare_agents(settings, shares, lambda text: typer.echo(text, err=True))
+
+
+def run_suite_with_progress(
+    name: str,
+    out: Path,
+    traces: Path | None,
+    agents: tuple[str, ...],
+    how: tuple[int | None, str | None, bool],
+    page: Path | None,
+) -> None:
+    """Run a suite under a bar that counts cases, and write its leaderboard.
+
+    Args:
+        name: The suite.
+        out: Folder for all cases.
+        traces: Folder with published traces.
+        agents: Further agents.
+        how: Jobs, cluster, and whether to run again what is there.
+        page: Where the leaderboard goes; None for the folder.
+    """
+    import shlex
+    import sys
+
+    from throttllem_env.cli.console import progress_bar
+    from throttllem_env.evaluation.output import prepare_folder
+    from throttllem_env.evaluation.suites import load_suite, run_suite
+    from throttllem_env.evaluation.suites.leaderboard import leaderboard
+
+    suite, page = load_suite(name), page or out / "leaderboard.md"
+    prepare_folder(out)
+    prepare_folder(page.parent)
+    jobs, cluster, fresh = how
+    with progress_bar() as bar:
+        task = bar.add_task(f"suite {suite.name}, {len(suite.cases)} cases", total=len(suite.cases))
+        cases = run_suite(
+            suite, out, traces=traces, agents=agents, jobs=jobs, cluster=cluster, fresh=fresh,
+            notify=lambda text: typer.echo(text, err=True),
+            on_case=lambda done, total: bar.update(task, completed=done),
+        )  # fmt: skip
+        done = list(cases)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    page.write_text(leaderboard(suite, done, command), encoding="utf-8")
+    typer.echo("Wrote:")
+    for written in (page, *(result.folder for result in done)):
+        typer.echo(f"  {written}")
+    failures = [(r.case.name, f) for r in done for f in r.document["failures"]]
+    for case, failure in failures:
+        typer.echo(f"error: {case}: {failure['agent']} failed: {failure['error']}", err=True)
+    if failures:
+        raise typer.Exit(1)
 
 
 def show(document: dict[str, Any]) -> None:

@@ -82,12 +82,27 @@ def compare(settings: Settings, shares: Shares | None = None, notify: Notify = l
         ValueError: Bad input, found before the first run; names the field, the value and what is valid.
     """
     scenario = check(settings)
-    slo = scenario.latency_slo(settings.slo_scale)
-    pairs = [(agent, seed) for agent in settings.agents for seed in range(settings.seeds)]
     with open_place(settings.jobs, settings.cluster) as place:
         if place.description:
             notify(place.description)
-        done = _run_all(place, settings, scenario, pairs, shares, notify)
+        return compare_in(place, settings, scenario, shares, notify)
+
+
+def compare_in(
+    place: Place, settings: Settings, scenario: Scenario, shares: Shares | None, notify: Notify
+) -> Comparison:
+    """The same in a place that is open already.
+
+    Args:
+        place: Where runs are made.
+        settings: What to compare, checked.
+        scenario: What `check` returned for them.
+        shares: Told how far each run is.
+        notify: Told how many runs were there.
+    """
+    slo = scenario.latency_slo(settings.slo_scale)
+    pairs = [(agent, seed) for agent in settings.agents for seed in range(settings.seeds)]
+    done = _run_all(place, settings, scenario, pairs, shares, notify)
     runs = tuple(run for run in done if isinstance(run, Run))
     failures = tuple(
         Failure(*pair, run.error, run.traceback)

@@ -102,13 +102,10 @@ class DeviceFile:
         """
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._map = mmap.mmap(self._fd, 0)
-        except ValueError:
-            self._map = None
-        if self._map is None or len(self._map) < HEADER.itemsize:
+        if os.fstat(self._fd).st_size < HEADER.itemsize:
             os.close(self._fd)
             raise ValueError(f"{path}: no file of emulated GPUs")
+        self._map = mmap.mmap(self._fd, 0)
         self.header: Any = np.ndarray((), HEADER, buffer=self._map)
         if self.header["magic"] != MAGIC or self.header["version"] != VERSION:
             raise ValueError(f"{path}: no file of emulated GPUs of version {VERSION}")

@@ -1,0 +1,161 @@
+"""Suites: frozen comparisons, run case by case, with a leaderboard."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from throttllem_env.evaluation.suites import CaseResult, Suite, load_suite, run_suite, suite_names
+from throttllem_env.evaluation.suites.leaderboard import leaderboard, standing
+from throttllem_env.evaluation.suites.suite import SuiteError, locate_trace
+from throttllem_env.evaluation.sweeps import sweep as sweeps
+
+
+@pytest.fixture(scope="module")
+def suite(scenario_file: Path) -> Suite:
+    return Suite.model_validate(
+        {
+            "name": "tiny",
+            "version": 1,
+            "description": "Two loads of a minute.",
+            "agents": ["max-frequency", "static-frequency:mhz=990"],
+            "duration_s": 40,
+            "groups": [
+                {
+                    "scenarios": [str(scenario_file)],
+                    "traces": ["poisson:rate_rps=3,duration_s=60"],
+                    "loads": [0.3, 0.5],
+                }
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[CaseResult]]:
+    out = tmp_path_factory.mktemp("suite")
+    return out, list(run_suite(suite, out))
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_are_valid_and_name_what_exists(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    names = [case.name for case in suite.cases]
+    assert len(set(names)) == len(names) > 0
+
+
+def test_lists_span_cases_and_repeated_ones_count_once(suite: Suite) -> None:
+    group = suite.groups[0]
+    assert [case.load for case in suite.cases] == [0.3, 0.5]
+    doubled = suite.model_copy(update={"groups": (group, group)})
+    assert doubled.cases == suite.cases
+
+
+def test_every_case_has_its_results(suite: Suite, ran: tuple[Path, list[CaseResult]]) -> None:
+    _, results = ran
+    assert [result.case for result in results] == list(suite.cases)
+    for result in results:
+        assert (result.folder / "results.json").is_file()
+        assert [entry["agent"] for entry in result.document["summary"]] == list(suite.agents)
+        assert result.document["runs"][0]["load"] == result.case.load
+
+
+def test_a_second_run_makes_only_what_is_missing(
+    suite: Suite, ran: tuple[Path, list[CaseResult]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, results = ran
+    made: list[Any] = []
+    call = sweeps._guarded
+    monkeypatch.setattr(sweeps, "_guarded", lambda *a: made.append(a) or call(*a))
+    again = list(run_suite(suite, out))
+    assert not made
+    assert [r.document["runs"] for r in again] == [r.document["runs"] for r in results]
+    more = list(run_suite(suite, out, agents=("static-frequency:mhz=1200",)))
+    assert len(made) == 2
+    assert all(len(r.document["summary"]) == 3 for r in more)
+
+
+def test_a_wrong_case_is_refused_before_the_first_is_run(suite: Suite, tmp_path: Path) -> None:
+    wrong = suite.groups[0].model_copy(update={"length_predictors": ("learned", "clairvoyant")})
+    with pytest.raises(ValueError, match="clairvoyant"):
+        next(run_suite(suite.model_copy(update={"groups": (wrong,)}), tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def entry(agent: str, saving: float | None, attained: bool) -> dict[str, Any]:
+    return {
+        "agent": agent,
+        "slo_attained": attained,
+        "saving": None if saving is None else {"energy": saving},
+        "means": {"slo_attainment": 0.99 if attained else 0.5, "energy_j": 1.0 - (saving or 0.0)},
+    }
+
+
+def board(ran: tuple[Path, list[CaseResult]], entries: list[list[dict[str, Any]]]) -> list[CaseResult]:
+    _, results = ran
+    return [
+        replace(result, document=result.document | {"summary": summary})
+        for result, summary in zip(results, entries, strict=True)
+    ]
+
+
+def test_who_holds_the_slos_stands_above_who_saves_by_missing_them(
+    suite: Suite, ran: tuple[Path, list[CaseResult]]
+) -> None:
+    results = board(
+        ran,
+        [
+            [entry("max-frequency", 0.0, True), entry("good", 0.2, True), entry("late", 0.6, False)],
+            [entry("max-frequency", 0.0, True), entry("good", 0.1, True), entry("late", 0.3, True)],
+        ],
+    )
+    assert standing("late", results) == (1, pytest.approx(0.3))
+    assert standing("good", results) == (2, pytest.approx(0.15))
+    page = leaderboard(suite, results, "throttllem compare --suite tiny")
+    ranks = [line.split("|")[2].strip() for line in page.splitlines() if line.startswith("| ")][1:4]
+    assert ranks == ["`good`", "`max-frequency`", "`late`"]
+    assert "(60.0) · 50.00" in page
+    assert page.count(": `good`") == 1
+    assert page.count(": `late`") == 1
+
+
+def test_a_case_without_anybody_in_time_says_so(suite: Suite, ran: tuple[Path, list[CaseResult]]) -> None:
+    nobody = [[entry("max-frequency", None, False)]] * 2
+    page = leaderboard(suite, board(ran, nobody), "command")
+    assert page.count("nobody holds them") == 2
+    assert "0 of 2 | –" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": []}, "groups"),
+        ({"seeds": 0}, "seeds"),
+        ({"agent": "x"}, "agent"),
+        ({"version": None}, "version"),
+    ],
+)
+def test_a_wrong_suite_names_the_field(
+    suite: Suite, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(suite.model_dump(mode="json") | change), encoding="utf-8")
+    with pytest.raises(SuiteError, match=message):
+        load_suite(str(path))
+
+
+def test_an_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(SuiteError, match="did you mean 'paper'"):
+        load_suite("papr")
+
+
+def test_published_traces_are_taken_from_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "AzureLLMInferenceTrace_conv.csv"
+    assert locate_trace("azure-2023-conv", tmp_path) == "azure-2023-conv"
+    file.touch()
+    assert locate_trace("azure-2023-conv", tmp_path) == str(file)
+    assert locate_trace("azure-2023-conv", None) == "azure-2023-conv"
+    assert locate_trace("poisson:rate_rps=1", tmp_path) == "poisson:rate_rps=1"
