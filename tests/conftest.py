@@ -1,9 +1,11 @@
 """Settings of the whole test suite."""
 
 import os
-from importlib.util import find_spec
+import shutil
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -43,3 +45,17 @@ def shared_traces() -> Path:
     if not folder.is_dir():
         skip_unless_ci(f"no published traces at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nvml_double(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """NVML's test double, compiled for this session; `tests/gpu/double.py` says what it can."""
+    if shutil.which("gcc") is None:
+        skip_unless_ci("no gcc to build NVML's test double with")
+    spec = spec_from_file_location("nvml_double", Path(__file__).parent / "gpu" / "double.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.NvmlDouble(tmp_path_factory.mktemp("nvml"))

@@ -13,6 +13,7 @@ drew beyond it, kept by the engine.
 import fcntl
 import mmap
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ MAGIC = 0x5550474D54485254
 VERSION = 1
 MAX_CLOCKS = 256
 MAX_GPUS = 16
+SAMPLE_NS = 200_000_000
 
 HEADER = np.dtype(
     [
@@ -66,7 +68,11 @@ GPU = np.dtype(
         ("counter_base_mj", "<i8"),  # added to the counter
         ("mig", "<u4"),
         ("temperature_c", "<u4"),
-        ("spare", "V128"),
+        # What the energy counter last showed, written by drivers; its update period, by tests; 0: at once.
+        ("published_mj", "<u8"),
+        ("published_ns", "<u8"),
+        ("counter_period_us", "<u4"),
+        ("spare", "V108"),
     ]
 )
 
@@ -78,7 +84,7 @@ class Fault(IntFlag):
     LOST = 2
     NOT_SUPPORTED = 4
     SILENT = 8
-    """A set succeeds and changes nothing."""
+    """A set or a reset succeeds and changes nothing."""
     SLOW = 16
     """A set takes 200 ms."""
     NO_COUNTER = 32
@@ -102,6 +108,7 @@ class DeviceFile:
         """
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._thread_turn = threading.Lock()
         if os.fstat(self._fd).st_size < HEADER.itemsize:
             os.close(self._fd)
             raise ValueError(f"{path}: no file of emulated GPUs")
@@ -160,12 +167,13 @@ class DeviceFile:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Take turns with the other drivers."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        """Take turns with other drivers, and with other threads, whom a lock of the file does not see."""
+        with self._thread_turn:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def idle_w(self, mhz: int) -> float:
         """Idle power of a GPU at the nearest supported clock."""
@@ -199,6 +207,23 @@ class DeviceFile:
         with self._turn():
             self._settle(gpu)
             return float(self.gpus[gpu]["idle_j"] + self.gpus[gpu]["busy_j"])
+
+    def counter_j(self, gpu: int) -> float:
+        """What the driver's energy counter of a GPU shows: whole millijoules, renewed once in its period."""
+        with self._turn():
+            self._settle(gpu)
+            record = self.gpus[gpu]
+            period_ns = 1000 * int(record["counter_period_us"])
+            if int(record["idle_until_ns"]) >= int(record["published_ns"]) + period_ns:
+                total_mj = int(1e3 * (record["idle_j"] + record["busy_j"])) + int(record["counter_base_mj"])
+                wrap_mj = int(record["counter_wrap_mj"])
+                record["published_mj"] = max(0, total_mj) % wrap_mj if wrap_mj else max(0, total_mj)
+                record["published_ns"] = record["idle_until_ns"]
+            return int(record["published_mj"]) / 1e3
+
+    def was_busy(self, gpu: int) -> bool:
+        """Whether an iteration ran within the last sample period of the driver, 200 ms."""
+        return time.monotonic_ns() < int(self.gpus[gpu]["busy_until_ns"]) + SAMPLE_NS
 
     def power_w(self, gpu: int) -> float:
         """Power of a GPU now."""
