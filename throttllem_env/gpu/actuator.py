@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+DRIVER_TIMEOUT_S = 10.0
+"""How long a change of a clock may take before it counts as failed, seconds."""
+
 
 class Trouble(StrEnum):
     """What can go wrong between us and a driver."""
@@ -30,6 +33,8 @@ class Trouble(StrEnum):
     """Somebody else seems to hold the clock."""
     READ_ONLY = "read-only"
     """This actuator only observes."""
+    TIMEOUT = "timeout"
+    """The driver did not answer in time; what was asked may still happen."""
     UNAVAILABLE = "unavailable"
     """There is no driver, no daemon or no such GPU."""
     UNKNOWN = "unknown"

@@ -214,6 +214,21 @@ API int nvmlDeviceGetHandleByUUID(const char *uuid, void **h) {
 API int nvmlDeviceGetIndex(void *h, unsigned *v) { G; *v = (unsigned)(number - 1); return OK; }
 API int nvmlDeviceGetName(void *h, char *b, unsigned n) { G; TEXT(b, n, "%.95s", S.header->name); }
 API int nvmlDeviceGetUUID(void *h, char *b, unsigned n) { G; TEXT(b, n, UUID, (unsigned)(number - 1)); }
+
+typedef struct {
+    char legacy_id[16];
+    unsigned domain, bus, device, device_id, subsystem_id;
+    char id[32];
+} pci_t;
+API int nvmlDeviceGetPciInfo_v3(void *h, pci_t *v) {
+    G;
+    memset(v, 0, sizeof *v);
+    v->bus = (unsigned)number;
+    snprintf(v->legacy_id, sizeof v->legacy_id, "0000:%02X:00.0", v->bus & 0xff);
+    snprintf(v->id, sizeof v->id, "00000000:%02X:00.0", v->bus & 0xff);
+    return OK;
+}
+
 API int nvmlDeviceGetPersistenceMode(void *h, unsigned *v) { G; *v = g->persistence; return OK; }
 API int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *next) { G; *now = *next = g->mig; return OK; }
 

@@ -1,0 +1,360 @@
+"""An actuator that an operator can trust: retries, looks whether it took, and knows where it is safe.
+
+The safe state is the top clock. It is taken for all GPUs of a change when some of them failed, since the
+slowest would hold up the others, and when a clock under load is not what was set. It ends after a quiet
+time; until then locks are refused.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from throttllem_env.gpu.actuator import (
+    Actuator,
+    ActuatorError,
+    GpuInfo,
+    GpuReading,
+    LockOutcome,
+    Trouble,
+    snap_mhz,
+)
+from throttllem_env.gpu.events import GpuEvent, log_event
+from throttllem_env.gpu.flapping import ClockMemory, Steadiness
+
+RETRIED = frozenset({Trouble.UNKNOWN, Trouble.TIMEOUT, Trouble.DID_NOT_TAKE})
+"""Troubles that another try may mend; a missing permission stays missing."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """How careful to be.
+
+    Attributes:
+        steadiness: Against flapping.
+        retries: Further tries after a change that failed or did not take.
+        tolerance_mhz: How far a clock under load may be from its lock.
+        settle_s: Time after a change in which the clock is not judged, seconds.
+        strikes: Readings in a row that must be off before a change counts as not taken.
+        quiet_s: How long the safe state lasts, seconds.
+        restore_mhz: What a reset locks, if it is not the driver's default: a clock up to its highest is
+            nobody else's lock.
+        force: Override locks that somebody else seems to hold.
+    """
+
+    steadiness: Steadiness = field(default_factory=Steadiness)
+    retries: int = 2
+    tolerance_mhz: int = 30
+    settle_s: float = 0.5
+    strikes: int = 2
+    quiet_s: float = 60.0
+    restore_mhz: tuple[int, int] | None = None
+    force: bool = False
+
+
+class SafeActuator:
+    """Any actuator, made safe. Itself an actuator; all methods may be called from any thread.
+
+    Call `check` regularly, for instance whenever telemetry is due: it reads all GPUs, compares the
+    clocks with what was locked, and acts. A clock says something only under load and while no event
+    reason slows the GPU down (`GpuReading.tells`).
+
+    Args:
+        inner: The actuator; closed together with this.
+        caution: How careful to be.
+        on_event: Gets every event, in the thread in which it happens; by default they are logged.
+        clock: Time, seconds; for tests.
+        sleep: Waits, seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        inner: Actuator,
+        caution: Caution | None = None,
+        on_event: Callable[[GpuEvent], None] = log_event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Start with all GPUs trusted and none locked."""
+        self._inner, self._caution, self._on_event = inner, caution or Caution(), on_event
+        self._clock, self._sleep = clock, sleep
+        self._infos = {info.index: info for info in inner.gpus}
+        self._memory = ClockMemory(self._caution.steadiness)
+        self._safe_until_s: dict[int, float] = {}
+        self._strikes: dict[int, int] = {}
+        self._tries: dict[int, int] = {}
+        self._together: dict[int, tuple[int, ...]] = {}  # whom a GPU was last locked with
+        self._looked_at: set[int] = set()  # for locks of somebody else
+        self._unreadable: set[int] = set()
+        self._busy = threading.RLock()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """Name of the actuator inside."""
+        return self._inner.name
+
+    @property
+    def writes(self) -> bool:
+        """Whether the actuator inside ever changes anything."""
+        return self._inner.writes
+
+    @property
+    def gpus(self) -> tuple[GpuInfo, ...]:
+        """The GPUs that it was opened for."""
+        return self._inner.gpus
+
+    def locked_mhz(self, gpu: int) -> int | None:
+        """The clock that a GPU is locked to; None without a lock of ours."""
+        return self._memory.locked_mhz(gpu)
+
+    def in_safe_state(self, gpu: int) -> bool:
+        """Whether a GPU is held at its top clock after a failure."""
+        return self._clock() < self._safe_until_s.get(gpu, 0.0)
+
+    def lock(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
+        """Lock some GPUs, unless it is too soon for a lower clock.
+
+        Args:
+            gpus: Their indices; they change together.
+            mhz: The clock; snapped.
+
+        Returns:
+            What became of each. Nobody took time where nothing had to change: `LockOutcome.mhz` then is
+            the clock that stands. In the safe state every GPU has failed.
+
+        Raises:
+            ClockRangeError: The clock is outside some GPU's range; then nothing was changed.
+            ActuatorError: `UNAVAILABLE`: it was not opened for one of these GPUs.
+        """
+        with self._busy:
+            snapped = self._snapped(gpus, mhz)
+            if not gpus:
+                return LockOutcome(snapped)
+            held = self._held_back(gpus)
+            if held is not None:
+                return held
+            if not self._memory.due(gpus, snapped, self._clock()):
+                standing = [self._memory.locked_mhz(gpu) or snapped for gpu in gpus]
+                return LockOutcome(min(standing, default=snapped))
+            self._together.update(dict.fromkeys(gpus, tuple(gpus)))
+            return self._settled(gpus, self._try(gpus, snapped))
+
+    def reset(self, gpus: Sequence[int]) -> LockOutcome:
+        """Give GPUs their normal clocks back, with retries; see `Actuator.reset`."""
+        with self._busy:
+            outcome = self._retried(gpus, self._inner.reset)
+            for gpu in outcome.took_s:
+                self._memory.forget(gpu)
+                self._strikes.pop(gpu, None)
+            if outcome.failed:
+                self._tell("reset-failed", outcome.failed, _first(outcome))
+            return outcome
+
+    def read(self, gpu: int) -> GpuReading:
+        """Read a GPU now, without judging it; see `Actuator.read`."""
+        return self._inner.read(gpu)
+
+    def check(self) -> list[GpuReading]:
+        """Read all GPUs, judge their clocks, and do what must be done.
+
+        Returns:
+            The readings; a GPU that cannot be read is missing, and an event tells so.
+        """
+        with self._busy:
+            readings = [reading for gpu in self._infos if (reading := self._readable(gpu)) is not None]
+            wrong = {reading.gpu: reading for reading in readings if self._is_wrong(reading)}
+            if wrong:
+                self._mend(wrong)
+            return readings
+
+    def close(self) -> None:
+        """Reset every GPU that we locked, then let go of the driver. May be called twice."""
+        with self._busy:
+            if self._closed:
+                return
+            self._closed = True
+            if self._memory.gpus:
+                self.reset(self._memory.gpus)
+            self._inner.close()
+
+    def __enter__(self) -> "SafeActuator":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _readable(self, gpu: int) -> GpuReading | None:
+        """Read a GPU; tell once when that fails, and once when it works again."""
+        try:
+            reading = self._inner.read(gpu)
+        except ActuatorError as error:
+            if gpu not in self._unreadable:
+                self._unreadable.add(gpu)
+                self._tell("gpu-unreadable", (gpu,), error)
+            return None
+        if gpu in self._unreadable:
+            self._unreadable.discard(gpu)
+            self._event("gpu-readable", (gpu,), "it answers again")
+        return reading
+
+    def _snapped(self, gpus: Sequence[int], mhz: int) -> int:
+        for gpu in gpus:
+            if gpu not in self._infos:
+                raise ActuatorError(Trouble.UNAVAILABLE, "not opened for it", gpu)
+        return min((snap_mhz(mhz, self._infos[gpu].clocks_mhz) for gpu in gpus), default=mhz)
+
+    def _held_back(self, gpus: Sequence[int]) -> LockOutcome | None:
+        """An outcome that says why nothing may be set now; None if something may."""
+        now_s = self._clock()
+        waiting = [gpu for gpu in gpus if now_s < self._safe_until_s.get(gpu, 0.0)]
+        if waiting:
+            errors = {gpu: ActuatorError(Trouble.DID_NOT_TAKE, "held in the safe state", gpu) for gpu in gpus}
+            return LockOutcome(self._top_mhz(gpus), {}, errors)
+        over = tuple(gpu for gpu in gpus if self._safe_until_s.pop(gpu, None) is not None)
+        if over:
+            self._event("safe-state-over", over, "the quiet time is over; clocks are set again")
+        return self._foreign(gpus)
+
+    def _top_mhz(self, gpus: Sequence[int]) -> int:
+        return min(self._infos[gpu].top_mhz for gpu in gpus)
+
+    def _foreign(self, gpus: Sequence[int]) -> LockOutcome | None:
+        """Look, before the first lock, whether somebody else holds one."""
+        if not self._inner.writes:
+            return None
+        fresh = [gpu for gpu in gpus if gpu not in self._looked_at and self._memory.locked_mhz(gpu) is None]
+        suspects = [gpu for gpu in fresh if self._looks_locked(gpu)]
+        self._looked_at.update(set(fresh) - set(suspects))
+        if not suspects:
+            return None
+        message = "its clock under load is below the top with no reason: somebody else seems to hold it"
+        if self._caution.force:
+            self._looked_at.update(suspects)
+            self._event("foreign-lock-overridden", tuple(suspects), message, Trouble.FOREIGN_LOCK)
+            return None
+        self._event("foreign-lock", tuple(suspects), message + "; --force overrides", Trouble.FOREIGN_LOCK)
+        errors = {gpu: ActuatorError(Trouble.FOREIGN_LOCK, message, gpu) for gpu in suspects}
+        return LockOutcome(None, {}, errors)
+
+    def _looks_locked(self, gpu: int) -> bool:
+        """Whether some readings in a row are all below the top clock under load."""
+        for attempt in range(self._caution.strikes):
+            if attempt:
+                self._sleep(0.05)
+            try:
+                reading = self._inner.read(gpu)
+            except ActuatorError:
+                return False
+            below_mhz = self._normal_mhz(gpu) - reading.sm_mhz
+            if not reading.tells or below_mhz <= self._caution.tolerance_mhz:
+                return False
+        return True
+
+    def _normal_mhz(self, gpu: int) -> int:
+        """The clock under load of a GPU that nobody has locked."""
+        restore_mhz = self._caution.restore_mhz
+        return min(self._infos[gpu].top_mhz, restore_mhz[1] if restore_mhz else self._infos[gpu].top_mhz)
+
+    def _try(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
+        """Lock, with retries, and remember what took."""
+        outcome = self._retried(gpus, lambda some: self._inner.lock(some, mhz))
+        for gpu in gpus:
+            self._memory.forget(gpu)
+        for gpu in outcome.took_s:
+            self._memory.remember(gpu, snap_mhz(mhz, self._infos[gpu].clocks_mhz), self._clock())
+            self._strikes[gpu] = 0
+        return outcome
+
+    def _retried(self, gpus: Sequence[int], change: Callable[[Sequence[int]], LockOutcome]) -> LockOutcome:
+        outcome = change(gpus)
+        for _ in range(self._caution.retries):
+            again = [gpu for gpu, error in outcome.failed.items() if error.trouble in RETRIED]
+            if not again:
+                break
+            second = change(again)
+            failed = {gpu: error for gpu, error in outcome.failed.items() if gpu not in second.took_s}
+            outcome = LockOutcome(
+                outcome.mhz, {**outcome.took_s, **second.took_s}, {**failed, **second.failed}
+            )
+        return outcome
+
+    def _settled(self, gpus: Sequence[int], outcome: LockOutcome) -> LockOutcome:
+        """Report a change; unless all GPUs took it, go to the safe state with all of them."""
+        for gpu in gpus:
+            self._tries[gpu] = 0
+        if outcome.failed:
+            self._tell("lock-failed", outcome.failed, _first(outcome))
+            self._go_safe(gpus)
+        return outcome
+
+    def _go_safe(self, gpus: Sequence[int]) -> None:
+        """Top clock, and nothing else for a while; a reset where even that fails."""
+        until_s = self._clock() + self._caution.quiet_s
+        for gpu in gpus:
+            self._safe_until_s[gpu], self._tries[gpu] = until_s, 0
+        outcome = self._try(gpus, self._top_mhz(gpus))
+        lost = outcome.failed
+        if lost:
+            lost = self._retried(tuple(lost), self._inner.reset).failed
+        safe = tuple(gpu for gpu in gpus if gpu not in lost)
+        if safe:
+            self._event("safe-state", safe, f"top clock for {self._caution.quiet_s:g} s")
+        if lost:
+            self._tell("safe-state-failed", lost, next(iter(lost.values())))
+
+    def _is_wrong(self, reading: GpuReading) -> bool:
+        """Whether a clock has been off its lock too often in a row."""
+        gpu, locked_mhz = reading.gpu, self._memory.locked_mhz(reading.gpu)
+        if locked_mhz is None or not self._inner.writes or not reading.tells:
+            return False
+        if self._clock() - self._memory.since_s(gpu) < self._caution.settle_s:
+            return False
+        off = abs(reading.sm_mhz - locked_mhz) > self._caution.tolerance_mhz
+        self._strikes[gpu] = self._strikes.get(gpu, 0) + 1 if off else 0
+        if not off:
+            self._tries[gpu] = 0
+        return self._strikes[gpu] >= self._caution.strikes
+
+    def _mend(self, wrong: dict[int, GpuReading]) -> None:
+        """Lock again what did not take; after enough tries give up."""
+        locked_mhz = {gpu: self._memory.locked_mhz(gpu) for gpu in wrong}
+        hopeless = [gpu for gpu in wrong if not self._again(gpu, locked_mhz[gpu])]
+        if not hopeless:
+            return
+        seen = "; ".join(
+            f"GPU {gpu} runs at {wrong[gpu].sm_mhz} MHz under load, locked to {locked_mhz[gpu]}"
+            for gpu in hopeless
+        )
+        message = f"{seen}; {self._caution.retries} more tries did not help"
+        self._event("did-not-take", tuple(hopeless), message, Trouble.DID_NOT_TAKE)
+        lost = {gpu for gpu in hopeless if self.in_safe_state(gpu)}
+        for gpu in lost:
+            self._last_resort(gpu)
+        others = {other for gpu in set(hopeless) - lost for other in self._together.get(gpu, (gpu,))}
+        if others - lost:
+            self._go_safe(sorted(others - lost))
+
+    def _again(self, gpu: int, mhz: int | None) -> bool:
+        """Lock a GPU once more to what it is locked to; whether there was a try left, and it worked."""
+        if mhz is None or self._tries.get(gpu, 0) >= self._caution.retries:
+            return False
+        self._tries[gpu] = self._tries.get(gpu, 0) + 1
+        return self._try((gpu,), mhz).ok
+
+    def _last_resort(self, gpu: int) -> None:
+        """Not even the top clock took: reset, and leave it alone until the quiet time is over."""
+        self._inner.reset((gpu,))
+        self._memory.forget(gpu)
+        self._event("safe-state-failed", (gpu,), "not even the top clock took; reset", Trouble.DID_NOT_TAKE)
+
+    def _tell(self, kind: str, gpus: Iterable[int], error: ActuatorError) -> None:
+        self._event(kind, tuple(gpus), str(error), error.trouble)
+
+    def _event(self, kind: str, gpus: tuple[int, ...], message: str, trouble: Trouble | None = None) -> None:
+        self._on_event(GpuEvent(self._clock(), kind, gpus, message, trouble))
+
+
+def _first(outcome: LockOutcome) -> ActuatorError:
+    return next(iter(outcome.failed.values()))
