@@ -20,6 +20,9 @@ EPILOG = "\n\n".join(
         "[cyan]throttllem compare --trace azure-2023-conv --load 0.9 --seeds 5 --jobs 4[/cyan]",
         "Parameters of an agent follow a colon:",
         "[cyan]throttllem compare --agents max-frequency,static-frequency:mhz=990,throttllem[/cyan]",
+        "A watchdog that takes over when deadlines are missed, and telemetry that comes 5 s late:",
+        "[cyan]throttllem compare --agents throttllem,throttllem+watchdog,throttllem+stale:delay_s=5+watchdog"
+        "[/cyan]",
         "On a Ray cluster; interrupted, the same command goes on where it stopped:",
         "[cyan]throttllem compare --seeds 20 --cluster ray:10.0.0.1:6379[/cyan]",
         "All agents in all cases of a frozen suite, with a leaderboard:",
@@ -47,7 +50,8 @@ def compare(
     agents: Annotated[
         str | None,
         typer.Option(
-            help="Who decides: name or name:key=value, separated by commas. Savings are against the first.",
+            help="Who decides: name or name:key=value, separated by commas; behind it, wrappers such as "
+            "+watchdog or +stale:delay_s=5. Savings are against the first.",
             show_default="max-frequency, throttllem and its halves",
         ),
     ] = None,

@@ -125,6 +125,7 @@ def run_entry(comparison: Comparison, run: Run) -> dict[str, Any]:
         "config_hash": config_hash(comparison, run),
         "metrics": {name: run.result.metrics[name] for name in METRICS},
         "iteration_time": run.result.iteration_time,
+        "watchdog": [dataclasses.asdict(event) for event in run.result.watchdog],
         "energy_parts_j": dataclasses.asdict(run.result.records.energy),
         "trace_digest": run.trace_digest,
         "trace_speed": run.speed,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from throttllem_env.controller import Assignment, Controller, ControlPoints, next_control_s
+from throttllem_env.controller.watchdog import WatchdogEvent, events_of
 from throttllem_env.evaluation.metrics import Metrics, compute_metrics
 from throttllem_env.prediction import Forecaster, ProjectedAdmission, make_length_predictor
 from throttllem_env.scenario import Scenario
@@ -30,6 +31,7 @@ class RunResult:
         records: What the backend left behind.
         control: Which control points were used.
         iteration_time: What forecasts were made with.
+        watchdog: When a watchdog took over and gave control back; empty without one.
     """
 
     metrics: Metrics
@@ -37,6 +39,7 @@ class RunResult:
     records: RunRecords
     control: ControlPoints
     iteration_time: str
+    watchdog: tuple[WatchdogEvent, ...] = ()
 
 
 def run_controller(
@@ -89,7 +92,8 @@ def run_controller(
     finally:
         served.close()
     metrics = _metrics(records, slo, recorder, horizon_s)
-    return RunResult(metrics, recorder.timeline, records, points, forecaster.predictor.identity)
+    used = forecaster.predictor.identity
+    return RunResult(metrics, recorder.timeline, records, points, used, events_of(controller))
 
 
 def control_points(controller: Controller, control: str) -> ControlPoints:

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from throttllem_env.controller.watchdog import WatchdogEvent
 from throttllem_env.evaluation.compare import Comparison
-from throttllem_env.evaluation.results import results
+from throttllem_env.evaluation.results import results, run_entry
 from throttllem_env.evaluation.sweeps.run_file import ARRAYS, Run, dump_run, load_run
 from throttllem_env.serving import Outcome
 from throttllem_env.serving.timeline import COLUMNS
@@ -39,6 +40,16 @@ def test_a_run_comes_back_to_the_last_bit(run: Run) -> None:
         run.result.control,
         run.result.iteration_time,
     )
+
+
+def test_what_a_watchdog_did_comes_back_and_stands_in_the_results(comparison: Comparison, run: Run) -> None:
+    events = WatchdogEvent(31.25, "attainment", 0.9, 40, 0.0), WatchdogEvent(90.5, "quiet", 1.0, 50, 0.25)
+    result = dataclasses.replace(run.result, watchdog=events)
+    again = load_run(dump_run(dataclasses.replace(run, result=result)))
+    assert again.result.watchdog == events
+    shown = run_entry(comparison, again)["watchdog"]
+    assert [(event["time_s"], event["reason"]) for event in shown] == [(31.25, "attainment"), (90.5, "quiet")]
+    assert run_entry(comparison, run)["watchdog"] == []
 
 
 def test_results_do_not_tell_where_runs_come_from(comparison: Comparison) -> None:

@@ -134,5 +134,6 @@ def apply(lane: Any, node: Node, clock: int, slot: int) -> None:
 @inlined
 def next_control_s(now_s: float, period_s: float) -> float:
     """As `throttllem_env.controller.next_control_s`."""
-    next_s = (now_s // period_s + 1) * period_s
-    return next_s if next_s > now_s else next_s + period_s
+    index = now_s // period_s + 1
+    next_s = index * period_s
+    return next_s if next_s > now_s else (index + 1) * period_s

@@ -12,7 +12,7 @@ from typing import Any
 from throttllem_env.scenario import Scenario
 
 PACKAGE = "throttllem_env"
-ROOMS = ("traces", "agents", "baselines", "hardware", "prediction", "gpu", "serving", "envs")
+ROOMS = ("traces", "agents", "baselines", "hardware", "prediction", "gpu", "serving", "controller", "envs")
 """Rooms that take part in a result, besides the package's own files and a part of `evaluation`."""
 
 RUNNERS = (
@@ -60,12 +60,14 @@ def agent_identity(spec: str) -> dict[str, Any]:
     Args:
         spec: As `throttllem compare` takes it.
     """
-    from throttllem_env.controller import make_controller
+    from throttllem_env.controller import make_controller, split_wrappers
+    from throttllem_env.controller.wrapper import layers
 
-    module = import_module(type(make_controller(spec)).__module__)
-    values = [part.rpartition("=")[2] for part in spec.replace(":", ",").split(",")]
+    sources = [_foreign_digest(type(layer).__module__) for layer in layers(make_controller(spec))]
+    parts = ",".join(split_wrappers(spec)).replace(":", ",").split(",")
+    values = [part.rpartition("=")[2] for part in parts]
     given = {value: file_digest(Path(value)) for value in values if Path(value).is_file()}
-    return {"agent": spec, "source": _foreign_digest(module.__name__), "files": given}
+    return {"agent": spec, "source": " ".join(filter(None, sources)), "files": given}
 
 
 def _foreign_digest(module: str) -> str:

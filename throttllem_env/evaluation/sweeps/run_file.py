@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from throttllem_env.controller.watchdog import WatchdogEvent
 from throttllem_env.evaluation.runner import RunResult
 from throttllem_env.serving import EnergyParts, RequestRecords, RunRecords
 from throttllem_env.serving.timeline import COLUMNS, Timeline
@@ -52,6 +53,7 @@ def dump_run(run: Run) -> bytes:
         "metrics": result.metrics,
         "control": result.control,
         "iteration_time": result.iteration_time,
+        "watchdog": [asdict(event) for event in result.watchdog],
         "energy": asdict(records.energy),
         "gpu_seconds": records.gpu_seconds,
         "tbt_total_s": records.tbt_total_s,
@@ -90,6 +92,7 @@ def load_run(data: bytes) -> Run:
         records=_records(arrays, header),
         control=header["control"],
         iteration_time=header["iteration_time"],
+        watchdog=tuple(WatchdogEvent(**event) for event in header["watchdog"]),
     )
     over_length = OverLengthCounts(**header["over_length"])
     return Run(**{name: header[name] for name in DETERMINED}, over_length=over_length, result=result)

@@ -1,10 +1,12 @@
 """Controllers: who decides about the clock and the size. Found by name, so that others can add theirs.
 
 A controller is named on the command line as `name` or `name:key=value,...`; names come from the
-entry-point group `throttllem_env.controllers`.
+entry-point group `throttllem_env.controllers`. Wrappers follow behind plus signs, the innermost first, as in
+`throttllem:margin=0.1+stale:delay_s=5+watchdog`; their names come from `throttllem_env.wrappers`.
 """
 
 import inspect
+import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, Protocol, cast
@@ -16,6 +18,7 @@ from throttllem_env.suggest import nearest
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
 ENTRY_POINTS = "throttllem_env.controllers"
+WRAPPER_POINTS = "throttllem_env.wrappers"
 
 ControlPoints = Literal["events", "period"]
 """When a controller is asked: also at each arrival and completion, or once per control period."""
@@ -32,9 +35,11 @@ def next_control_s(now_s: float, period_s: float) -> float:
         >>> next_control_s(30.02, 1.0)
         31.0
     """
-    next_s = (now_s // period_s + 1) * period_s
-    # The division may round down to a grid time that is now.
-    return next_s if next_s > now_s else next_s + period_s
+    index = now_s // period_s + 1
+    next_s = index * period_s
+    # Now may be a grid time that was rounded down. A sum with the period would leave the grid by its
+    # rounding, and the next step from there would be as short as that.
+    return next_s if next_s > now_s else (index + 1) * period_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +65,22 @@ class Assignment:
 
 
 class Controller(Protocol):
-    """Decides about the clock and the size.
+    """Decides about the clock and the size."""
 
-    Attributes:
-        control_points: Its own kind of control points.
-        period_s: Its own control period, seconds.
-        needs_observation: Whether `act` reads the observation; rules read the telemetry alone, and are
-            then spared its cost.
-    """
+    @property
+    def control_points(self) -> ControlPoints:
+        """Its own kind of control points."""
+        ...
 
-    control_points: ClassVar[ControlPoints]
-    period_s: ClassVar[float]
-    needs_observation: ClassVar[bool]
+    @property
+    def period_s(self) -> float:
+        """Its own control period, seconds."""
+        ...
+
+    @property
+    def needs_observation(self) -> bool:
+        """Whether `act` reads the observation; rules read the telemetry alone, and are spared its cost."""
+        ...
 
     def reset(self, assignment: Assignment) -> None:
         """Forget the last run and prepare for the next."""
@@ -104,10 +113,10 @@ class ControllerError(ValueError):
 
 
 def make_controller(spec: str) -> Controller:
-    """Build a controller from `name` or `name:key=value,...`.
+    """Build a controller from `name` or `name:key=value,...`, and wrappers behind plus signs.
 
     Args:
-        spec: For example `static-frequency:mhz=990`.
+        spec: For example `static-frequency:mhz=990` or `throttllem+watchdog:window_s=120`.
 
     Returns:
         A controller, not yet reset.
@@ -115,33 +124,58 @@ def make_controller(spec: str) -> Controller:
     Raises:
         ControllerError: Unknown name or parameter, or a value of the wrong kind.
     """
+    agent, *wrappers = split_wrappers(spec)
+    controller = cast(Controller, _build("agent", ENTRY_POINTS, agent))
+    for wrapper in wrappers:
+        controller = cast(Controller, _build("wrapper", WRAPPER_POINTS, wrapper, controller))
+    return controller
+
+
+def split_wrappers(spec: str) -> list[str]:
+    """Take a spec apart: the agent first, then its wrappers from the inside out.
+
+    A plus sign counts where a bare name follows it, up to a colon or the next one: so numbers and paths may
+    contain some.
+
+    Args:
+        spec: As `make_controller` takes it.
+
+    Example:
+        >>> split_wrappers("pid:gain=1e+3+stale:delay_s=5+watchdog")
+        ['pid:gain=1e+3', 'stale:delay_s=5', 'watchdog']
+    """
+    return re.split(r"\+(?=[a-z][a-z-]*(?:[:+]|$))", spec)
+
+
+def _build(kind: str, group: str, spec: str, *wrapped: Controller) -> Any:
+    """Call the factory that a spec names, with its parameters behind what is wrapped."""
     name, _, text = spec.partition(":")
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    points = {point.name: point for point in entry_points(group=group)}
     if name not in points:
-        raise ControllerError(f"agent = {name!r}: unknown; {nearest(name, sorted(points))}")
+        raise ControllerError(f"{kind} = {name!r}: unknown; {nearest(name, sorted(points))}")
     factory = points[name].load()
-    return cast(Controller, factory(**_parameters(spec, text, factory)))
+    return factory(*wrapped, **_parameters(f"{kind} {spec!r}", text, factory, given=len(wrapped)))
 
 
-def _parameters(spec: str, text: str, factory: Any) -> dict[str, Any]:
-    """Parse `key=value,...` against the factory's annotated parameters."""
-    accepted = inspect.signature(factory).parameters
+def _parameters(what: str, text: str, factory: Any, given: int = 0) -> dict[str, Any]:
+    """Parse `key=value,...` against the factory's annotated parameters behind those that are given."""
+    accepted = dict(list(inspect.signature(factory).parameters.items())[given:])
     parameters: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")
         if key in parameters:
-            raise ControllerError(f"agent {spec!r}: {key} is given twice")
+            raise ControllerError(f"{what}: {key} is given twice")
         if key not in accepted:
             hint = nearest(key, accepted) if accepted else "it takes no parameters"
-            raise ControllerError(f"agent {spec!r}: no parameter {key!r}; {hint}")
-        parameters[key] = _convert(spec, key, value, accepted[key].annotation)
+            raise ControllerError(f"{what}: no parameter {key!r}; {hint}")
+        parameters[key] = _convert(what, key, value, accepted[key].annotation)
     missing = [k for k, p in accepted.items() if p.default is p.empty and k not in parameters]
     if missing:
-        raise ControllerError(f"agent {spec!r}: needs {missing[0]}=...")
+        raise ControllerError(f"{what}: needs {missing[0]}=...")
     return parameters
 
 
-def _convert(spec: str, key: str, value: str, kind: Any) -> Any:
+def _convert(what: str, key: str, value: str, kind: Any) -> Any:
     """Turn text into the annotated kind; a Literal's choices stay text."""
     if kind not in (int, float):
         return value
@@ -149,4 +183,4 @@ def _convert(spec: str, key: str, value: str, kind: Any) -> Any:
         return kind(value)
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
-        raise ControllerError(f"agent {spec!r}: {key} = {value!r}: expected {wanted}") from None
+        raise ControllerError(f"{what}: {key} = {value!r}: expected {wanted}") from None
