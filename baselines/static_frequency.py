@@ -1,5 +1,6 @@
 """One clock for the whole run, chosen beforehand."""
 
+from throttllem_env.baselines.checks import chosen_size
 from throttllem_env.controller import Assignment, BaseController, ControllerError
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
@@ -29,11 +30,8 @@ class StaticFrequency(BaseController):
             raise ControllerError(
                 f"static-frequency: mhz = {self._mhz}: not supported; the nearest is {nearest_mhz}"
             )
-        if self._size and self._size not in scenario.sizes:
-            raise ControllerError(
-                f"static-frequency: size = {self._size}: choose from {list(scenario.sizes)}"
-            )
+        self._chosen = chosen_size("static-frequency", scenario, self._size)
 
     def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
         """The same every time."""
-        return Action(self._mhz, self._size or self.assignment.scenario.largest_size)
+        return Action(self._mhz, self._chosen)
