@@ -72,7 +72,13 @@ GPU = np.dtype(
         ("published_mj", "<u8"),
         ("published_ns", "<u8"),
         ("counter_period_us", "<u4"),
-        ("spare", "V108"),
+        # The engine's own account of what it ran, to hold meters against, and how well it kept time.
+        ("late", "<u4"),  # iterations whose time was over when they began
+        ("iteration_j", "<f8"),  # energy of all iterations, idle power included
+        ("iteration_s", "<f8"),  # how long they took, as modelled
+        ("late_max_ns", "<u8"),  # the latest that one ended
+        ("given_up_ns", "<u8"),  # lag that was not caught up
+        ("spare", "V72"),
     ]
 )
 
@@ -244,8 +250,24 @@ class DeviceFile:
         record = self.gpus[gpu]
         record["busy_j"] += energy_j - self.idle_w(int(record["sm_mhz"])) * duration_s
         record["busy_w"] = energy_j / duration_s
+        record["iteration_j"] += energy_j
+        record["iteration_s"] += duration_s
         record["iterations"] += 1
         record["busy_until_ns"] = end_ns
+
+    def book_lag(self, gpu: int, late_ns: int, given_up_ns: int, *, was_over: bool) -> None:
+        """Account for an engine that does not keep time; for the engine that runs on the GPU.
+
+        Args:
+            gpu: Which.
+            late_ns: How long after its time an iteration ended.
+            given_up_ns: How much earlier lag will not be caught up.
+            was_over: Whether the iteration's time was over before it began.
+        """
+        record = self.gpus[gpu]
+        record["late"] += was_over
+        record["given_up_ns"] += given_up_ns
+        record["late_max_ns"] = max(int(record["late_max_ns"]), late_ns)
 
     def close(self) -> None:
         """Unmap the file; its records cannot be used any more."""

@@ -1,6 +1,5 @@
 """vLLM's engine in this process, with every setting that changes its schedule pinned."""
 
-import json
 import tempfile
 from operator import attrgetter
 from pathlib import Path
@@ -8,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.vllm.interface import BACKEND, SUPPORTED, EngineUnavailableError, require_vllm
+from throttllem_env.serving.vllm.model_files import write_config
 
 if TYPE_CHECKING:
     from throttllem_env.serving.vllm.executor import Run
 
 PINNED: dict[str, Any] = {
-    "dtype": "bfloat16",
-    "enforce_eager": True,
-    "skip_tokenizer_init": True,
     "generation_config": "vllm",  # else a model's own file may change how it samples
     "enable_prefix_caching": False,  # preempted requests would hit their own blocks
     "enable_chunked_prefill": True,
@@ -25,25 +22,10 @@ PINNED: dict[str, Any] = {
     "watermark": 0.0,
     "seed": 0,
 }
-"""Settings that no scenario changes."""
+"""Settings that no scenario changes, of every engine and server."""
 
-VOCABULARY = 512
-
-# No weights are ever read: the executor computes nothing. vLLM only wants to know the shape of a model.
-MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": VOCABULARY,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "bfloat16",
-}
-
+EMULATED: dict[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
+"""What else engines on emulated GPUs are told: there is nothing to compile."""
 
 def build_engine(scenario: Scenario, size: int, run: "Run") -> Any:
     """Start an engine on emulated GPUs.
@@ -68,10 +50,14 @@ def build_engine(scenario: Scenario, size: int, run: "Run") -> Any:
     blocks = scenario.kv_blocks(size)
     executor = executor_for(run, blocks, scenario.model_spec.kv_bytes_per_token)
     with tempfile.TemporaryDirectory() as folder:
-        model = MODEL | {"max_position_embeddings": scenario.engine.max_model_len}
-        Path(folder, "config.json").write_text(json.dumps(model), encoding="utf-8")
+        write_config(Path(folder), scenario.engine.max_model_len)
         arguments = EngineArgs(
-            model=folder, distributed_executor_backend=executor, **scenario.engine.model_dump(), **PINNED
+            model=folder,
+            distributed_executor_backend=executor,
+            skip_tokenizer_init=True,
+            **scenario.engine.model_dump(),
+            **PINNED,
+            **EMULATED,
         )
         config = arguments.create_engine_config()
         engine = LLMEngine(config, executor, log_stats=False, multiprocess_mode=False)

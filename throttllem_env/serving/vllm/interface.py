@@ -75,12 +75,12 @@ def _engine() -> Iterable[str]:
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    from throttllem_env.serving.vllm.engine import PINNED
+    from throttllem_env.serving.vllm.engine import EMULATED, PINNED
 
     yield from _methods(LLMEngine, ("add_request", "abort_request", "step"))
     yield from _methods(Scheduler, ("schedule", "update_from_output"))
     yield from _methods(BlockPool, ("get_num_free_blocks",))
-    yield from _fields(EngineArgs, (*PINNED, "max_num_seqs", "max_num_batched_tokens", "max_model_len"))
+    yield from _fields(EngineArgs, (*PINNED, *EMULATED, "max_num_seqs", "max_num_batched_tokens", "max_model_len"))
     yield from _methods(RequestOutputKind, ("DELTA",))
 
 

@@ -10,7 +10,8 @@ from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import require_room
 from throttllem_env.serving.emulated_gpus import EmulatedGpus
 from throttllem_env.serving.reference.scheduler import EngineRequest, Plan
-from throttllem_env.serving.vllm.engine import VOCABULARY, build_engine, scheduler_of
+from throttllem_env.serving.vllm.engine import build_engine, scheduler_of
+from throttllem_env.serving.vllm.model_files import VOCABULARY
 
 FIRST_TOKEN_ID = 3
 """Below lie the special ones."""
