@@ -99,7 +99,8 @@ class RealTimeGpus:
         self._device, self._gpus = DeviceFile(emulation.device_file), list(emulation.gpus)
         there = len(self._device.gpus)
         if not all(0 <= gpu < there for gpu in self._gpus) or len(set(self._gpus)) < self.size:
-            raise ValueError(f"{DEVICE_GPUS} = {self._gpus}: {emulation.device_file} has GPUs 0 to {there - 1}")
+            has = f"{emulation.device_file} has GPUs 0 to {there - 1}"
+            raise ValueError(f"{DEVICE_GPUS} = {self._gpus}: {has}, each to be named once")
         self._clock_ns, self._sleep_s = clock_ns, sleep_s
         self._physics = self.scenario.physics(self.size)
         for mhz in self._device.clocks_mhz:  # no table is filled while requests wait

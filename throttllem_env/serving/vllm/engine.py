@@ -27,6 +27,7 @@ PINNED: dict[str, Any] = {
 EMULATED: dict[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
 """What else engines on emulated GPUs are told: there is nothing to compile."""
 
+
 def build_engine(scenario: Scenario, size: int, run: "Run") -> Any:
     """Start an engine on emulated GPUs.
 

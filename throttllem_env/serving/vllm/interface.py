@@ -80,7 +80,9 @@ def _engine() -> Iterable[str]:
     yield from _methods(LLMEngine, ("add_request", "abort_request", "step"))
     yield from _methods(Scheduler, ("schedule", "update_from_output"))
     yield from _methods(BlockPool, ("get_num_free_blocks",))
-    yield from _fields(EngineArgs, (*PINNED, *EMULATED, "max_num_seqs", "max_num_batched_tokens", "max_model_len"))
+    yield from _fields(
+        EngineArgs, (*PINNED, *EMULATED, "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+    )
     yield from _methods(RequestOutputKind, ("DELTA",))
 
 

@@ -4,12 +4,13 @@
 many a server has (`Traffic`), and is told when to send new ones elsewhere.
 """
 
+from throttllem_env.serving.vllm.servers.answers import Answer, PoolCounts
 from throttllem_env.serving.vllm.servers.command import Launch, ServerCommand
-from throttllem_env.serving.vllm.servers.pool import Answer, PoolCounts, ServerPool
+from throttllem_env.serving.vllm.servers.pool import ServerPool
 from throttllem_env.serving.vllm.servers.server import Server, ServerError
 from throttllem_env.serving.vllm.servers.settings import PoolSettings
-from throttllem_env.serving.vllm.servers.stats import EngineStats
 from throttllem_env.serving.vllm.servers.traffic import Traffic
+from throttllem_env.serving.vllm.stats import EngineStats
 
 __all__ = [
     "Answer",

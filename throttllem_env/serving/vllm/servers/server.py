@@ -3,16 +3,17 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
 
 from throttllem_env.serving.vllm.servers.command import ServerCommand
+from throttllem_env.serving.vllm.servers.metrics_page import read_metrics
 from throttllem_env.serving.vllm.servers.ports import HOST, listens
 from throttllem_env.serving.vllm.servers.process import ServerProcess
 from throttllem_env.serving.vllm.servers.settings import PoolSettings
-from throttllem_env.serving.vllm.servers.stats import EngineStats
+from throttllem_env.serving.vllm.stats import EngineStats
 from throttllem_env.types import InstanceState
 
 LOOK_S = 0.1
@@ -41,6 +42,7 @@ class Server:
         state: Warming, active or draining.
         since_s: When it entered that state, CLOCK_MONOTONIC.
         stats: What its engine last said of itself; None before its first iteration.
+        told: Whether its plugin has told anything; else `stats` comes from `/metrics`, if at all.
         progress: What it did last while starting, for people.
     """
 
@@ -66,6 +68,7 @@ class Server:
         self.number, self.size, self.gpus, self.port = number, size, gpus, port
         self.model = command.model
         self.stats: EngineStats | None = None
+        self.told = False
         self.progress = "not started"
         self._command, self._settings = command, settings
         self._process: ServerProcess | None = None
@@ -122,7 +125,7 @@ class Server:
             await self._bounded(self._warm_up(session), settings.warm_up_timeout_s, "did not warm up")
         self._note("warm", say)
 
-    async def _bounded(self, work: Any, bound_s: float, failed: str) -> None:
+    async def _bounded(self, work: Coroutine[Any, Any, None], bound_s: float, failed: str) -> None:
         """Await work, but neither longer than the bound nor beyond the server's end."""
         ended = asyncio.create_task(self._ended())
         task = asyncio.create_task(work)
@@ -157,6 +160,19 @@ class Server:
                 return reply.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    async def read_stats(self, session: aiohttp.ClientSession) -> EngineStats:
+        """What `/metrics` says of its engine: a fallback where no plugin tells, and a check.
+
+        Raises:
+            ServerError: It does not answer, or a metric is malformed; the message names it.
+        """
+        try:
+            timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+            async with session.get(f"{self.url}/metrics", timeout=timeout) as reply:
+                return read_metrics(await reply.text(errors="replace"))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ServerError(f"{self!r}: /metrics: {error!r}") from error
 
     async def _warm_up(self, session: aiohttp.ClientSession) -> None:
         """Have it answer a request that nobody waits for."""

@@ -1,7 +1,7 @@
 """How long servers may take, and where they write."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -17,6 +17,9 @@ class PoolSettings:
         warm_up_timeout_s: For its first request, which nobody waits for.
         drain_timeout_s: How long an old server may finish what it has; then its requests are told.
         stop_timeout_s: From SIGTERM until a server is killed.
+        stopped_timeout_s: How long one of a server's processes may be stopped until it counts as stuck.
+        stall_timeout_s: How long nothing may come of requests in flight until a server counts as stuck;
+            longer than the longest iteration.
         max_restarts: Restarts after failures within `restart_window_s` before the pool gives up.
         restart_window_s: See there.
 
@@ -31,11 +34,13 @@ class PoolSettings:
     warm_up_timeout_s: float = 60.0
     drain_timeout_s: float = 600.0
     stop_timeout_s: float = 15.0
+    stopped_timeout_s: float = 3.0
+    stall_timeout_s: float = 30.0
     max_restarts: int = 3
     restart_window_s: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("start_timeout_s", "warm_up_timeout_s", "drain_timeout_s", "stop_timeout_s"):
+        for name in (field.name for field in fields(self) if field.name.endswith("_timeout_s")):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected a finite number above 0")
         if self.log_bytes < 4096:
