@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from throttllem_env.gpu import (
+    ActuatorError,
     Caution,
     DeviceFile,
     Fault,
     GpuEvent,
+    LockOutcome,
     SafeActuator,
     Steadiness,
     Trouble,
@@ -179,6 +181,44 @@ def test_the_safe_state_lasts_for_the_quiet_time(opened, device, events, clock):
     assert device.gpus[0]["sm_mhz"] == 810
 
 
+def test_the_top_clock_may_be_asked_for_in_the_safe_state(opened, device, events):
+    safe = opened()
+    device.gpus[1]["faults"] = Fault.LOST
+    safe.lock([0, 1], 810)
+    assert safe.lock([0], 1410).ok
+    assert not safe.lock([0, 1], 1410).ok, "GPU 1 is lost"
+    device.gpus[1]["faults"] = 0
+
+
+def test_a_gpu_whose_change_timed_out_is_reset_in_the_end(device, clock, events, monkeypatch):
+    """The driver may carry out later what it did not answer in time."""
+    inner = make_actuator("emulated", device_file=device.path)
+    lock = inner.lock
+
+    def late(*_: Any) -> LockOutcome:
+        return LockOutcome(None, {}, {0: ActuatorError(Trouble.TIMEOUT, "no answer", 0)})
+
+    monkeypatch.setattr(inner, "lock", late)
+    monkeypatch.setattr(inner, "reset", late)
+    safe = SafeActuator(inner, Caution(), events.append, clock=clock)
+    assert not safe.lock([0], 810).ok
+    assert kinds(events) == ["lock-failed", "safe-state-failed"]
+    lock([0], 810)
+    monkeypatch.undo()
+    safe.close()
+    assert device.gpus[0]["sm_mhz"] == 1410
+
+
+def test_a_gpu_that_was_never_ours_is_not_reset_in_the_end(opened, device, events):
+    safe = opened()
+    device.gpus[0]["faults"] = Fault.NO_PERMISSION
+    safe.lock([0], 810)
+    device.gpus[0]["faults"] = 0
+    before = int(device.gpus[0]["resets"])
+    safe.close()
+    assert device.gpus[0]["resets"] == before
+
+
 def run_until_safe(safe: SafeActuator, clock: Clock, gpu: int) -> int:
     """Check every second; how many checks it took."""
     for count in range(1, 50):
@@ -304,11 +344,22 @@ def test_a_lock_of_somebody_else_is_respected(opened, device, events):
     assert list(outcome.failed) == [1]
     assert outcome.failed[1].trouble is Trouble.FOREIGN_LOCK
     assert device.gpus["sm_mhz"].tolist() == [1410, 810, 1410]
-    assert kinds(events) == ["foreign-lock"]
+    assert not safe.lock([0, 1], 990).ok
+    assert kinds(events) == ["foreign-lock"], "told once"
     assert "--force" in events[0].message
     safe.close()
     assert device.gpus[1]["sm_mhz"] == 810
     assert device.gpus["resets"].sum() == 0
+
+
+def test_a_lock_of_somebody_else_may_end(opened, device, events, clock):
+    safe = opened(quiet_s=60.0)
+    locked_by_somebody(device, 1, 810)
+    safe.lock([1], 990)
+    device.reset_clocks(1)
+    clock.now_s += 61
+    assert safe.lock([1], 990).ok
+    assert device.gpus[1]["sm_mhz"] == 990
 
 
 def test_a_lock_of_somebody_else_yields_to_force(opened, device, events):

@@ -48,11 +48,6 @@ class ClockMemory:
         """When it was locked, on the clock of those who told; -inf without a lock."""
         return self._locks[gpu][1] if gpu in self._locks else -math.inf
 
-    @property
-    def gpus(self) -> tuple[int, ...]:
-        """The GPUs that hold a lock of ours."""
-        return tuple(self._locks)
-
     def remember(self, gpu: int, mhz: int, now_s: float) -> None:
         """Note a lock that the driver has carried out."""
         self._locks[gpu] = (mhz, now_s)

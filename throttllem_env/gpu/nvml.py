@@ -98,10 +98,10 @@ class NvmlActuator(Lanes):
             self._handles = self._find(gpus)
             infos = [self._describe(gpu) for gpu in self._handles]
             super().__init__(infos, restore_mhz, timeout_s)
+            self._warn_of_persistence()
         except BaseException:
             pynvml.nvmlShutdown()
             raise
-        self._warn_of_persistence()
 
     def _find(self, wanted: Sequence[int | str] | None) -> dict[int, Any]:
         """Handles of the GPUs that are meant; others may be lost without harm."""

@@ -3,6 +3,8 @@
 Bits as in NVML's `nvmlClocksEventReasons` (nvml.h, release 550 and later).
 """
 
+from collections.abc import Iterable
+
 NAMES = {
     0x001: "idle",
     0x002: "clocks-setting",
@@ -49,3 +51,20 @@ def reason_names(bits: int) -> frozenset[str]:
     """
     single = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
     return frozenset(NAMES.get(bit, hex(bit)) for bit in single)
+
+
+def describe_reasons(reasons: Iterable[str]) -> str:
+    """Put reasons into words.
+
+    Args:
+        reasons: Names as from `reason_names`.
+
+    Returns:
+        A list for people; empty without reasons.
+
+    Examples:
+        >>> describe_reasons({"power-cap", "0x8000"})
+        '0x8000, power-cap (the power limit is reached)'
+    """
+    ordered = sorted(reasons)
+    return ", ".join(f"{name} ({EXPLANATIONS[name]})" if name in EXPLANATIONS else name for name in ordered)

@@ -24,6 +24,8 @@ from throttllem_env.gpu.flapping import ClockMemory, Steadiness
 
 RETRIED = frozenset({Trouble.UNKNOWN, Trouble.TIMEOUT, Trouble.DID_NOT_TAKE})
 """Troubles that another try may mend; a missing permission stays missing."""
+REFUSED = frozenset({Trouble.NO_PERMISSION, Trouble.NOT_SUPPORTED, Trouble.READ_ONLY})
+"""Troubles after which a GPU is as it was; after all others nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class SafeActuator:
         self._strikes: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._together: dict[int, tuple[int, ...]] = {}  # whom a GPU was last locked with
+        self._touched: set[int] = set()  # may hold a lock of ours, whatever the driver said
         self._looked_at: set[int] = set()  # for locks of somebody else
+        self._foreign_until_s: dict[int, float] = {}
         self._unreadable: set[int] = set()
         self._busy = threading.RLock()
         self._closed = False
@@ -122,7 +126,7 @@ class SafeActuator:
 
         Returns:
             What became of each. Nobody took time where nothing had to change: `LockOutcome.mhz` then is
-            the clock that stands. In the safe state every GPU has failed.
+            the clock that stands. In the safe state every GPU has failed, unless the top clock was asked for.
 
         Raises:
             ClockRangeError: The clock is outside some GPU's range; then nothing was changed.
@@ -132,7 +136,7 @@ class SafeActuator:
             snapped = self._snapped(gpus, mhz)
             if not gpus:
                 return LockOutcome(snapped)
-            held = self._held_back(gpus)
+            held = self._held_back(gpus, snapped)
             if held is not None:
                 return held
             if not self._memory.due(gpus, snapped, self._clock()):
@@ -147,6 +151,7 @@ class SafeActuator:
             outcome = self._retried(gpus, self._inner.reset)
             for gpu in outcome.took_s:
                 self._memory.forget(gpu)
+                self._touched.discard(gpu)
                 self._strikes.pop(gpu, None)
             if outcome.failed:
                 self._tell("reset-failed", outcome.failed, _first(outcome))
@@ -170,13 +175,13 @@ class SafeActuator:
             return readings
 
     def close(self) -> None:
-        """Reset every GPU that we locked, then let go of the driver. May be called twice."""
+        """Reset every GPU that may hold a lock of ours, then let go of the driver. May be called twice."""
         with self._busy:
             if self._closed:
                 return
             self._closed = True
-            if self._memory.gpus:
-                self.reset(self._memory.gpus)
+            if self._touched:
+                self.reset(sorted(self._touched))
             self._inner.close()
 
     def __enter__(self) -> "SafeActuator":
@@ -205,38 +210,47 @@ class SafeActuator:
                 raise ActuatorError(Trouble.UNAVAILABLE, "not opened for it", gpu)
         return min((snap_mhz(mhz, self._infos[gpu].clocks_mhz) for gpu in gpus), default=mhz)
 
-    def _held_back(self, gpus: Sequence[int]) -> LockOutcome | None:
+    def _held_back(self, gpus: Sequence[int], mhz: int) -> LockOutcome | None:
         """An outcome that says why nothing may be set now; None if something may."""
-        now_s = self._clock()
-        waiting = [gpu for gpu in gpus if now_s < self._safe_until_s.get(gpu, 0.0)]
-        if waiting:
+        now_s, top_mhz = self._clock(), self._top_mhz(gpus)
+        if any(now_s < self._safe_until_s.get(gpu, 0.0) for gpu in gpus):
+            if mhz == top_mhz and all(self._memory.locked_mhz(gpu) == mhz for gpu in gpus):
+                return LockOutcome(mhz)
             errors = {gpu: ActuatorError(Trouble.DID_NOT_TAKE, "held in the safe state", gpu) for gpu in gpus}
-            return LockOutcome(self._top_mhz(gpus), {}, errors)
+            return LockOutcome(top_mhz, {}, errors)
         over = tuple(gpu for gpu in gpus if self._safe_until_s.pop(gpu, None) is not None)
         if over:
             self._event("safe-state-over", over, "the quiet time is over; clocks are set again")
-        return self._foreign(gpus)
+        return self._foreign(gpus, mhz)
 
     def _top_mhz(self, gpus: Sequence[int]) -> int:
         return min(self._infos[gpu].top_mhz for gpu in gpus)
 
-    def _foreign(self, gpus: Sequence[int]) -> LockOutcome | None:
-        """Look, before the first lock, whether somebody else holds one."""
+    def _foreign(self, gpus: Sequence[int], mhz: int) -> LockOutcome | None:
+        """Look, before the first lock, whether somebody else holds one; now and then look again."""
         if not self._inner.writes:
             return None
-        fresh = [gpu for gpu in gpus if gpu not in self._looked_at and self._memory.locked_mhz(gpu) is None]
-        suspects = [gpu for gpu in fresh if self._looks_locked(gpu)]
-        self._looked_at.update(set(fresh) - set(suspects))
-        if not suspects:
-            return None
         message = "its clock under load is below the top with no reason: somebody else seems to hold it"
-        if self._caution.force:
-            self._looked_at.update(suspects)
-            self._event("foreign-lock-overridden", tuple(suspects), message, Trouble.FOREIGN_LOCK)
+        fresh = [gpu for gpu in gpus if gpu not in self._looked_at]
+        suspects = [gpu for gpu in fresh if self._clock() < self._foreign_until_s.get(gpu, 0.0)]
+        if not suspects:
+            suspects = [gpu for gpu in fresh if self._looks_locked(gpu)]
+            self._looked_at.update(fresh if self._caution.force else set(fresh) - set(suspects))
+            self._tell_of_foreign(tuple(suspects), message)
+        if not suspects or self._caution.force:
             return None
-        self._event("foreign-lock", tuple(suspects), message + "; --force overrides", Trouble.FOREIGN_LOCK)
         errors = {gpu: ActuatorError(Trouble.FOREIGN_LOCK, message, gpu) for gpu in suspects}
-        return LockOutcome(None, {}, errors)
+        return LockOutcome(mhz, {}, errors)
+
+    def _tell_of_foreign(self, suspects: tuple[int, ...], message: str) -> None:
+        if not suspects:
+            return
+        if self._caution.force:
+            self._event("foreign-lock-overridden", suspects, message, Trouble.FOREIGN_LOCK)
+            return
+        until_s = self._clock() + self._caution.quiet_s
+        self._foreign_until_s.update(dict.fromkeys(suspects, until_s))
+        self._event("foreign-lock", suspects, f"{message}; --force overrides", Trouble.FOREIGN_LOCK)
 
     def _looks_locked(self, gpu: int) -> bool:
         """Whether some readings in a row are all below the top clock under load."""
@@ -259,9 +273,13 @@ class SafeActuator:
 
     def _try(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
         """Lock, with retries, and remember what took."""
+        clean = set(gpus) - self._touched
+        self._touched.update(gpus)
         outcome = self._retried(gpus, lambda some: self._inner.lock(some, mhz))
         for gpu in gpus:
             self._memory.forget(gpu)
+            if gpu in clean and gpu in outcome.failed and outcome.failed[gpu].trouble in REFUSED:
+                self._touched.discard(gpu)
         for gpu in outcome.took_s:
             self._memory.remember(gpu, snap_mhz(mhz, self._infos[gpu].clocks_mhz), self._clock())
             self._strikes[gpu] = 0
