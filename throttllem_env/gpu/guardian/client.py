@@ -38,6 +38,7 @@ class GuardianSettings:
         folder: Where journal, locks and log lie; None for `default_folder()`.
         beat_s: Between heartbeats.
         silence_s: Without one for so long, the guardian restores every GPU.
+        patience_s: How long a driver may take over restoring a GPU before others are seen to.
         retry_s: Between tries to restore a GPU.
         give_up_s: How long it tries once the controller is gone.
         start_s: How long it may take to start.
@@ -48,6 +49,7 @@ class GuardianSettings:
     folder: Path | None = None
     beat_s: float = 0.1
     silence_s: float = 1.0
+    patience_s: float = 1.0
     retry_s: float = 0.25
     give_up_s: float = 600.0
     start_s: float = 60.0
@@ -117,6 +119,7 @@ class Guardian:
             "controller_pid": os.getpid(),
             "driver": self._settings.driver.plain(),
             "silence_s": self._settings.silence_s,
+            "patience_s": self._settings.patience_s,
             "retry_s": self._settings.retry_s,
             "give_up_s": self._settings.give_up_s,
         }

@@ -61,7 +61,8 @@ class GuardedActuator:
     @property
     def guardian_pid(self) -> int | None:
         """The guardian's process, if there is one."""
-        return self._guardian.pid if self._guardian is not None and self._guardian.alive else None
+        guardian = self._guardian  # once: its own thread may take it away
+        return guardian.pid if guardian is not None and guardian.alive else None
 
     def lock(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
         """Lock clocks; see `Actuator`.

@@ -11,7 +11,7 @@ from throttllem_env.gpu.guardian.ward import Ward
 class Rounds:
     """Tries to restore GPUs, each in a thread of its own; waits for a call that hangs only so long."""
 
-    def __init__(self, resetter: Resetter, patience_s: float = 1.0) -> None:
+    def __init__(self, resetter: Resetter, patience_s: float) -> None:
         """Prepare.
 
         Args:

@@ -24,6 +24,7 @@ class Orders:
         controller_pid: Whom it watches.
         driver: What it resets through.
         silence_s: Without a message for so long, the controller counts as stopped.
+        patience_s: How long a driver may take over restoring a GPU before others are seen to.
         retry_s: Between tries to restore a GPU in the first minute; later ten times as long.
         give_up_s: How long it goes on trying once the controller is gone.
     """
@@ -31,6 +32,7 @@ class Orders:
     controller_pid: int
     driver: Driver
     silence_s: float = 1.0
+    patience_s: float = 1.0
     retry_s: float = 0.25
     give_up_s: float = 600.0
 
@@ -73,7 +75,7 @@ class Watch:
         self._channel = channel
         self._state = state
         self._resetter = resetter
-        self._rounds = Rounds(resetter)
+        self._rounds = Rounds(resetter, orders.patience_s)
         self._orders = orders
         self._log = log
         self._wards: dict[str, Ward] = {}
@@ -144,6 +146,8 @@ class Watch:
             answer = self._obey(message, files)
         except (KeyError, TypeError, ValueError) as error:
             answer = {"refused": f"{message}: {error!r}"}
+        for fd in set(files) - set(self._locks.values()):
+            os.close(fd)
         with suppress(OSError):
             send(self._channel, {"to": message.get("id")} | answer)
 
@@ -173,13 +177,11 @@ class Watch:
         except (OSError, ResetError) as error:
             for uuid in locks.keys() - self._wards.keys():
                 self._state.remove(uuid)
-            for fd in files:
-                os.close(fd)
             self._log(f"refused to look after {self._names(locks)}: {error}")
             return {"refused": str(error)}
         for ward in wards:
-            if (old := self._locks.get(ward.uuid)) is not None:
-                os.close(old)
+            if ward.uuid in self._locks:
+                os.close(self._locks[ward.uuid])
             self._wards[ward.uuid], self._locks[ward.uuid] = ward, locks[ward.uuid]
             self._leaving.discard(ward.uuid)
             self._owed.pop(ward.uuid, None)

@@ -58,4 +58,13 @@ def receive(channel: socket.socket, flags: int = 0) -> tuple[dict[str, Any], lis
     for level, kind, content in extras:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.frombytes(content[: len(content) - len(content) % files.itemsize])
-    return (json.loads(data), list(files)) if data else None
+    return (_parse(data), list(files)) if data else None
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """What a packet says; one that is no message says nothing."""
+    try:
+        message = json.loads(data)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
