@@ -53,7 +53,8 @@ class SocketStatLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM may be abs
 
     def _count(self, scheduler_stats: Any, iteration_stats: Any) -> None:
         if scheduler_stats is not None:
-            self._iterations += 1
+            # A step without requests only tells workers who has finished.
+            self._iterations += iteration_stats is not None or scheduler_stats.num_running_reqs > 0
             self._running = scheduler_stats.num_running_reqs
             self._waiting = scheduler_stats.num_waiting_reqs
             self._kv_usage = scheduler_stats.kv_cache_usage

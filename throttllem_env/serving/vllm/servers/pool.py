@@ -39,6 +39,7 @@ class ServerPool:
         active: The server that takes new requests; None before `start`, and while a failed one is replaced.
         warming: The server that warms in the shadow, if any.
         draining: The server that finishes what it has, if any.
+        guard: Looks after the servers; None before `start`.
         counts: What the pool has done.
         refusal: Why a size was refused last; empty if none was.
         failed: Why the pool has given up; empty unless it has.
@@ -61,7 +62,7 @@ class ServerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: dict[Server, asyncio.Task[None]] = {}
         self._restarts_s: deque[float] = deque()
-        self._guard: Guard | None = None
+        self.guard: Guard | None = None
         self.active: Server | None = None
         self.warming: Server | None = None
         self.draining: Server | None = None
@@ -92,15 +93,15 @@ class ServerPool:
         """
         if self.servers:
             raise ValueError(f"the pool has {self.servers[0]!r} already: use resize")
-        self._guard = self._guard or Guard(self, self._traffic, self._settings)
+        self.guard = self.guard or Guard(self, self._traffic, self._settings)
         self.warming = self._new(size, self._room_for(size))
         try:
             server = await self._brought_up(self.warming)
         finally:
             self.warming = None
         self._take_over(server)
-        self._spawn(self._guard.watch_servers())
-        self._spawn(self._guard.read_pages())
+        self._spawn(self.guard.watch_servers())
+        self._spawn(self.guard.read_pages())
         return server
 
     def resize(self, size: int) -> Answer:
@@ -177,8 +178,8 @@ class ServerPool:
         except OSError as error:
             raise ServerError(f"a server of size {size} cannot be started: {error}") from error
         number, command = next(self._numbers), self._launch(size, gpus, port)
-        if self._guard:
-            tells = {**command.environment, **self._guard.variables(number)}
+        if self.guard:
+            tells = {**command.environment, **self.guard.variables(number)}
             command = replace(command, environment=tells)
         return Server(number, size, gpus, port, command, self._settings)
 
@@ -331,6 +332,6 @@ class ServerPool:
         self._traffic.switch(None)
         while self._ending:
             await asyncio.wait(self._ending.values())
-        if self._guard:
-            self._guard.close()
-            self._guard = None
+        if self.guard:
+            self.guard.close()
+            self.guard = None
