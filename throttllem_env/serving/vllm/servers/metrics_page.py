@@ -28,30 +28,27 @@ def read_metrics(page: str) -> EngineStats:
     """
     values = {field: _value(page, name) for field, name in METRICS.items()}
     gauges = (int(values["running"]), int(values["waiting"]), values["kv_usage"])
-    totals = (
-        int(values[name]) for name in ("iterations", "prompt_tokens", "generated_tokens", "preemptions")
-    )
-    return EngineStats(time.monotonic(), *gauges, *totals)
+    names = ("iterations", "prompt_tokens", "generated_tokens", "preemptions")
+    return EngineStats(time.monotonic(), *gauges, *(int(values[name]) for name in names))
 
 
 def _value(page: str, name: str) -> float:
     """A metric, summed over its labels."""
+    # Not one whose name is longer.
+    lines = [line for line in page.splitlines() if line.startswith((name + "{", name + " "))]
+    if not lines:
+        raise ValueError(f"{name} is missing")
     try:
-        found = [
-            value for line in page.splitlines() if line.startswith(name) for value in _samples(line, name)
-        ]
-        total = sum(found)
+        total = sum(value for line in lines for value in _samples(line))
         int(total)  # neither infinite nor no number
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name} is malformed: {error}") from error
-    if not found:
-        raise ValueError(f"{name} is missing")
     return total
 
 
-def _samples(line: str, name: str) -> Iterator[float]:
-    """Values of a line, where it is of that metric and not of one whose name is longer."""
+def _samples(line: str) -> Iterator[float]:
+    """Values of a line: one, unless it is malformed."""
     from prometheus_client.parser import text_string_to_metric_families
 
     for family in text_string_to_metric_families(line + "\n"):
-        yield from (sample.value for sample in family.samples if sample.name == name)
+        yield from (sample.value for sample in family.samples)
