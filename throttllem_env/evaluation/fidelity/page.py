@@ -5,6 +5,7 @@ from pathlib import Path
 from throttllem_env.evaluation.document import write_page
 from throttllem_env.evaluation.fidelity.clocks import a800_section, sweet_spot_section
 from throttllem_env.evaluation.fidelity.kernels import kernel_section, splitwise_section
+from throttllem_env.evaluation.fidelity.measured import measured_section
 from throttllem_env.evaluation.fidelity.powers import a100_prefill_section, h100_section, serving_section
 
 COMMAND = "python scripts/fidelity.py --calibration ../shared/calibration"
@@ -18,7 +19,8 @@ which refits everything, holds data out, and then holds the shipped profiles
 (`throttllem_env/hardware/profiles/`, written by `scripts/fit_hardware.py`) to figures that nothing was
 fitted to. Errors are mean absolute relative errors. What no data support is listed under `assumed` in every
 profile: above all H100 latency against the clock, sizes 4 and 8 of the A100 against the clock, and the
-memory of the A100-40GB."""
+memory of the A100-40GB. A result of `scripts/measure_gpu.py` in `docs/measurements/` makes one more
+section; there is one only if somebody had a GPU."""
 
 
 def write_fidelity(calibration: Path, docs: Path) -> list[Path]:
@@ -26,7 +28,7 @@ def write_fidelity(calibration: Path, docs: Path) -> list[Path]:
 
     Args:
         calibration: Folder with the calibration figures.
-        docs: Where to write.
+        docs: Where to write. Measurements of GPUs are looked for in its folder `measurements`.
 
     Returns:
         The files written.
@@ -40,4 +42,6 @@ def write_fidelity(calibration: Path, docs: Path) -> list[Path]:
         splitwise_section(calibration),
         serving_section(calibration),
     ]
+    measured = measured_section(docs / "measurements")
+    sections += [measured] if measured else []
     return write_page(HEAD, sections, docs / "fidelity.md", docs / "images")
