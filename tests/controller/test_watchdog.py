@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from throttllem_env.baselines.static_frequency import StaticFrequency
 from throttllem_env.controller import Assignment, ControllerError, make_controller
+from throttllem_env.controller.attainment import AttainmentWindow
 from throttllem_env.controller.watchdog import Watchdog, WatchdogEvent, events_of
 from throttllem_env.evaluation.runner import RunResult, run_controller
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.workload import prepare_workload
-from throttllem_env.types import Action, Telemetry
+from throttllem_env.types import Action, ObservationArray, Telemetry
 
 MakeTelemetry = Callable[..., Telemetry]
 E2E_S = 25.0
@@ -71,6 +73,15 @@ def test_one_that_was_counted_while_it_ran_is_not_counted_again_when_it_ends(
     watchdog.act(None, telemetry_at(26.0, running=[0.5]))
     watchdog.act(None, telemetry_at(27.0, finished=[(0.5, 26.5)]))
     assert not watchdog.events
+
+
+def test_a_request_that_ends_at_its_deadline_has_kept_it(
+    guarded: Callable[..., Watchdog], telemetry_at: MakeTelemetry
+) -> None:
+    for late_s in (0.0, 0.01):
+        watchdog = guarded(least_requests=1, bound=1.0)
+        watchdog.act(None, telemetry_at(26.0, finished=[(0.5, 0.5 + E2E_S + late_s)]))
+        assert watchdog.overriding == bool(late_s)
 
 
 def test_few_requests_say_nothing(guarded: Callable[..., Watchdog], telemetry_at: MakeTelemetry) -> None:
@@ -259,6 +270,23 @@ def run(spec: str, scenario: Scenario, load: float = 0.5) -> tuple[RunResult, tu
     result = run_controller(controller, scenario, workload, slo=scenario.latency_slo(1.0))
     assert result.watchdog == events_of(controller)
     return result, result.watchdog
+
+
+@pytest.mark.parametrize("load", [0.5, 1.2])
+def test_attainment_as_a_server_measures_it_is_that_of_the_run(load: float, scenario: Scenario) -> None:
+    class Measures(StaticFrequency):
+        window = AttainmentWindow(1e9, scenario.latency_slo(1.0).e2e_s)
+
+        def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
+            self.window.add(telemetry)
+            return super().act(observation, telemetry)
+
+    controller = Measures(mhz=210)
+    workload = prepare_workload("azure-conv-like", scenario, load=load, duration_s=200.0)
+    metrics = run_controller(controller, scenario, workload, slo=scenario.latency_slo(1.0)).metrics
+    assert 0.0 < metrics["slo_attainment"] < 1.0
+    assert controller.window.requests == metrics["requests"]
+    assert controller.window.attainment == metrics["slo_attainment"]
 
 
 @pytest.mark.parametrize("agent", ["max-frequency", "throttllem"])
