@@ -79,18 +79,25 @@ class Pid(BaseController):
         measured_s = self._meter.mean_tbt_s
         if telemetry.idle or measured_s is None:
             return Action(scenario.idle_mhz, self._chosen)
-        position = self._position(measured_s / self._pace.target_s - 1)
+        position = self.step(measured_s / self._pace.target_s - 1)
         if longest_wait_s(telemetry) > LONG_WAIT_S:
             position = 1.0
         clocks = scenario.gpu_spec.clocks_mhz
         return Action(clocks[round(position * (len(clocks) - 1))], self._chosen)
 
-    def _position(self, error: float) -> float:
-        """One step of the loop; a positive error means that tokens come too late."""
+    def step(self, error: float) -> float:
+        """One turn of the loop.
+
+        Args:
+            error: By how much the time between tokens is above its target, as a share of it.
+
+        Returns:
+            Where the clock should be, from 0 for the lowest to 1 for the top.
+        """
         # Once an iteration runs past its target by far, how far says nothing more.
         error = min(error, 1.0)
-        step = self._gain * error * self.period_s / self._integral_s
-        self._integral = min(max(self._integral + step, 0.0), 1.0)
+        moved = self._gain * error * self.period_s / self._integral_s
+        self._integral = min(max(self._integral + moved, 0.0), 1.0)
         trend = (error - self._last_error) / self.period_s
         self._last_error = error
         position = self._integral + self._gain * (error + self._derivative_s * trend)
