@@ -1,10 +1,10 @@
 """GreenLLM's decode dual loop: token rate chooses a band of clocks, time between tokens a clock in it.
 
 Source: Liu et al., "GreenLLM: SLO-Aware Dynamic Frequency Scaling for Energy-Efficient LLM Serving", arXiv
-2508.16449. The coarse loop looks the token rate up in a table made offline, of the lowest clock that keeps
-the target at that rate, and follows a change only when it lasts. The fine loop moves by single steps within
-a band around it, so that the tail of the times between tokens stays just below the target. A slow third one
-shifts the band when the fine loop has long stood at its edge.
+2508.16449. The coarse loop looks the token rate up in a table made offline, of the cheapest clock that
+keeps the target at that rate, and follows a change only when it lasts. The fine loop moves by single steps
+within a band around it, so that the tail of the times between tokens stays just below the target. A slow
+third one shifts the band when the fine loop has long stood at its edge.
 
 Observes: tokens generated, measured times between tokens, KV tokens, the rate of prompt tokens, finished
 answers' lengths (for the target), waiting requests.
@@ -20,8 +20,9 @@ that of these means. Its targets are per token, ours per request: see `pace`.
 from typing import ClassVar
 
 from throttllem_env.baselines.checks import check_range, chosen_size
-from throttllem_env.baselines.latency_tables import LatencyTables, Load, lowest
+from throttllem_env.baselines.latency_tables import LatencyTables, Load
 from throttllem_env.baselines.pace import Pace
+from throttllem_env.baselines.plans import cheapest
 from throttllem_env.baselines.signals import TokenMeter, kv_tokens, longest_wait_s
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
@@ -100,7 +101,7 @@ class GreenLlm(BaseController):
             self._centre, self._disagreed = found, 0
 
     def looked_up(self, telemetry: Telemetry) -> int:
-        """Index of the lowest clock that keeps the target at the token rate, rounded up to a row."""
+        """Index of the cheapest clock that keeps the target at the token rate, rounded up to a row."""
         running = max(len(telemetry.active.running), 1)
         block_size = self.assignment.scenario.engine.block_size
         rows = self._rate.tokens_per_s // BUCKET_TOKENS_PER_S + 1
@@ -109,8 +110,8 @@ class GreenLlm(BaseController):
             telemetry.recent.prompt_token_rate,
             kv_tokens(telemetry, block_size) / running,
         )
-        steady = self.tables.steady(load)
-        return lowest(steady.sustained & (steady.tbt_s <= self._pace.target_s))
+        plan = cheapest(self.tables, self._chosen, load, self._pace.target_s)
+        return plan.index if plan else self._high
 
     def _fine(self) -> None:
         """One step towards the target, within the band."""

@@ -19,7 +19,7 @@ from throttllem_env.baselines.signals import TokenMeter, longest_wait_s
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-SETPOINT, GAIN, INTEGRAL_S, DERIVATIVE_S, WINDOW_S = 0.8, 0.4, 10.0, 0.0, 2.0
+SETPOINT, GAIN, INTEGRAL_S, DERIVATIVE_S, WINDOW_S = 0.95, 0.2, 5.0, 0.0, 2.0
 
 LONG_WAIT_S = 2.0
 """Whoever waits so long for a place in the batch waits for speed."""

@@ -1,4 +1,4 @@
-"""Which size at which clock carries a load for the least power: the upper level of DynamoLLM and BiScale."""
+"""Which size at which clock carries a load for the least power, from linear tables."""
 
 from typing import NamedTuple
 

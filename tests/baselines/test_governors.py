@@ -60,7 +60,7 @@ def busy_power_w(run: Any, size: int, from_s: float, to_s: float) -> float:
 def test_a_cap_holds_mean_power_and_all_requests_get_through(
     serve: Callable[..., Any], stream: Callable[..., Trace]
 ) -> None:
-    """POLCA's finding: a cap takes more watts than speed. A sixth of the power goes, and no request is late."""
+    """POLCA's finding: a cap takes more watts than speed. A sixth of the power goes, no request is late."""
     trace = stream(5.0, 120.0)
     free, capped = serve("max-frequency", trace), serve("power-cap:cap_w=155", trace)
     free_w, capped_w = (busy_power_w(run, 4, 40.0, 110.0) for run in (free, capped))
