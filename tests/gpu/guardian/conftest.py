@@ -70,6 +70,7 @@ def settings(device: DeviceFile, folder: Path) -> GuardianSettings:
         patience_s=GENEROUS_S,
         retry_s=0.01,
         start_s=GENEROUS_S,
+        claim_s=GENEROUS_S,
         answer_s=GENEROUS_S,
     )
 

@@ -1,5 +1,6 @@
 """No clock is locked unless a guardian knows of the GPU."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -53,6 +54,7 @@ def said():
 
 @pytest.fixture
 def guarded(clocks, settings, said):
+    settings = dataclasses.replace(settings, claim_s=0.1)
     guarded = GuardedActuator(clocks, lambda: Guardian(settings, report=said.append), report=said.append)
     yield guarded
     guarded.close()

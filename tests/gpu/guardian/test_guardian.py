@@ -208,7 +208,7 @@ def test_it_gives_up_in_the_end_and_leaves_the_journal(settings, device, folder,
 
 def test_a_gpu_has_one_controller(guardian, settings, wards):
     guardian.intend(wards[:1])
-    with Guardian(settings) as other:
+    with Guardian(dataclasses.replace(settings, claim_s=0.1)) as other:
         with pytest.raises(
             GpuTakenError, match=rf"GPU-0 is controlled by another process \(pid {os.getpid()}"
         ):
@@ -217,16 +217,38 @@ def test_a_gpu_has_one_controller(guardian, settings, wards):
         other.intend(wards[1:])
 
 
-def test_a_gpu_is_taken_for_as_long_as_its_guardian_works_on_it(guardian, settings, device, wait_for, wards):
+def test_a_gpu_is_taken_for_as_long_as_its_guardian_works_on_it(guardian, settings, device, wards):
     guardian.intend(wards)
     device.gpus[0]["faults"] = Fault.LOST
     guardian.close()
+    with Guardian(dataclasses.replace(settings, claim_s=0.1)) as other, pytest.raises(GpuTakenError):
+        other.intend(wards[:1])
+    device.gpus[0]["faults"] = 0
     with Guardian(settings) as other:
-        with pytest.raises(GpuTakenError):
-            other.intend(wards[:1])
-        device.gpus[0]["faults"] = 0
-        wait_for(lambda: started_ticks(guardian.pid) is None, "the first guardian's end")
         other.intend(wards)
+
+
+def test_a_reset_that_silently_does_nothing_is_made_again(settings, device, wards, log):
+    guardian = Guardian(dataclasses.replace(settings, doubt_s=60.0))
+    guardian.intend(wards)
+    lock_all(device)
+    device.gpus[0]["faults"] = Fault.SILENT
+    guardian.end()
+    assert locked(device) == [210, 0]
+    device.gpus[0]["faults"] = 0
+    guardian.close()
+    assert started_ticks(guardian.pid) is None
+    assert locked(device) == [0, 0]
+    assert "does so until it shows" in log()
+
+
+def test_a_driver_whose_clock_never_shows_it_is_believed_in_the_end(settings, device, wards):
+    """As with a GPU that idles: it is slow without a lock."""
+    with Guardian(dataclasses.replace(settings, doubt_s=0.1)) as guardian:
+        guardian.intend(wards)
+        lock_all(device)
+        device.gpus[0]["faults"] = Fault.SILENT
+    assert started_ticks(guardian.pid) is None
 
 
 def test_an_unknown_gpu_is_refused_and_the_guardian_goes_on(guardian, folder, wards):
@@ -339,13 +361,14 @@ def test_a_driver_that_hangs_keeps_other_gpus_from_nothing():
             calls.append(ward.index)
             if ward.index == 0:
                 hang.wait()
+            return True
 
     rounds = Rounds(Stuck(), 0.2)
     wards = [Ward("GPU-0", 0), Ward("GPU-1", 1)]
     outcome = rounds.attempt(wards)
-    assert "has not answered for 0.2 s" in outcome["GPU-0"]
-    assert "has not answered" in rounds.attempt(wards[:1])["GPU-0"]
+    assert "has not answered for 0.2 s" in outcome["GPU-0"].failure
+    assert "has not answered" in rounds.attempt(wards[:1])["GPU-0"].failure
     assert calls.count(0) == 1
     hang.set()
-    while rounds.attempt(wards[:1])["GPU-0"] is not None:
+    while not rounds.attempt(wards[:1])["GPU-0"].seen:
         pass

@@ -38,10 +38,12 @@ class GuardianSettings:
         folder: Where journal, locks and log lie; None for `default_folder()`.
         beat_s: Between heartbeats.
         silence_s: Without one for so long, the guardian restores every GPU.
+        doubt_s: How long a GPU is restored again and again while its clock does not show it.
         patience_s: How long a driver may take over restoring a GPU before others are seen to.
         retry_s: Between tries to restore a GPU.
         give_up_s: How long it tries once the controller is gone.
         start_s: How long it may take to start.
+        claim_s: How long another guardian may take to let go of a GPU.
         answer_s: How long it may take to answer.
     """
 
@@ -49,10 +51,12 @@ class GuardianSettings:
     folder: Path | None = None
     beat_s: float = 0.1
     silence_s: float = 1.0
+    doubt_s: float = 2.0
     patience_s: float = 1.0
     retry_s: float = 0.25
     give_up_s: float = 600.0
     start_s: float = 60.0
+    claim_s: float = 5.0
     answer_s: float = 10.0
 
     @property
@@ -89,6 +93,7 @@ class Guardian:
         self._turn = threading.RLock()
         self._claims: dict[str, int] = {}
         self._asked = 0
+        self._ended: dict[str, str] | None = None
         self._closed = threading.Event()
         self._lost = False
         self._unanswered_s: float | None = None
@@ -119,6 +124,7 @@ class Guardian:
             "controller_pid": os.getpid(),
             "driver": self._settings.driver.plain(),
             "silence_s": self._settings.silence_s,
+            "doubt_s": self._settings.doubt_s,
             "patience_s": self._settings.patience_s,
             "retry_s": self._settings.retry_s,
             "give_up_s": self._settings.give_up_s,
@@ -178,25 +184,26 @@ class Guardian:
             GpuTakenError: Somebody else controls one of them.
             StateError: The state folder cannot be trusted.
         """
-        with self._turn:
-            claims: dict[str, int] = {}
-            try:
-                for ward in wards:
-                    if ward.uuid not in self._claims:
-                        claims[ward.uuid] = self._state.claim(ward.uuid)
-                files = [(claims | self._claims)[ward.uuid] for ward in wards]
+        claims: dict[str, int] = {}
+        try:
+            for ward in wards:
+                if ward.uuid not in self._claims:  # not in turn: it may take a while, and hearts must beat
+                    claims[ward.uuid] = self._state.claim(ward.uuid, self._settings.claim_s)
+            files = [(claims | self._claims)[ward.uuid] for ward in wards]
+            with self._turn:
                 self._ask({"do": "intend", "wards": [ward.plain() for ward in wards]}, files)
-            except BaseException:
-                for fd in claims.values():
-                    os.close(fd)
-                raise
-            self._claims |= claims
+                self._claims |= claims
+        except BaseException:
+            for fd in claims.values():
+                os.close(fd)
+            raise
 
     def release(self, uuids: Collection[str]) -> dict[str, str]:
         """Have GPUs restored, and let go of them.
 
         Returns:
-            What went wrong, by UUID. The guardian goes on trying; these stay in its care.
+            What went wrong, by UUID. The guardian goes on trying; these stay in its care, and so does a GPU
+            whose clock does not show yet that it is restored.
 
         Raises:
             GuardianError: It is gone.
@@ -215,18 +222,31 @@ class Guardian:
                 self._state.remove(uuid)
                 os.close(self._claims.pop(uuid))
 
-    def close(self) -> dict[str, str]:
-        """Have every GPU restored and the guardian ended.
+    def end(self) -> dict[str, str]:
+        """Have every GPU restored; the guardian ends after that.
 
         Returns:
-            What could not be restored yet, by UUID: the guardian stays until it is, or gives up. If the
-            guardian is gone, every GPU in its care: they stay in the journal.
+            What could not be restored yet, by UUID: the guardian stays until it is, or gives up.
+
+        Raises:
+            GuardianError: It is gone. The GPUs are still in the hands of this process.
+        """
+        with self._turn:
+            if self._ended is None:
+                self._ended = self._ask({"do": "end"})["failed"]
+            return self._ended
+
+    def close(self) -> dict[str, str]:
+        """Have every GPU restored, the guardian ended, and let go of them.
+
+        Returns:
+            As `end`; if the guardian is gone, every GPU in its care: they stay in the journal.
         """
         if self._closed.is_set():
             return {}
         with self._turn:
             try:
-                failed: dict[str, str] = self._ask({"do": "end"})["failed"]
+                failed = self.end()
             except GuardianError as error:
                 failed = {uuid: str(error) for uuid in self._claims}
             self._closed.set()
@@ -301,6 +321,8 @@ class Guardian:
         lapses = 0
         while self.alive and not self._closed.wait(self._settings.beat_s):
             with self._turn:
+                if self._ended is not None:
+                    return
                 if self.alive and not self._exchange():
                     self._lose()
             if self.lapses > lapses and self.on_lapse is not None:

@@ -104,7 +104,7 @@ class GuardedActuator:
     def _end(self, guardian: Guardian) -> None:
         """Have the guardian restore everything; if it cannot any more, do it here."""
         try:
-            guardian.release(guardian.uuids)
+            guardian.end()
         except GuardianError:
             self._restore_instead_of(guardian)
         guardian.close()

@@ -28,8 +28,12 @@ class Resetter(Protocol):
         """
         ...
 
-    def restore(self, ward: Ward) -> None:
+    def restore(self, ward: Ward) -> bool:
         """Take the lock off its clock, and set the restore setting where there is one.
+
+        Returns:
+            Whether its clock shows it. Drivers do not tell what is locked, and an idle GPU is slow without a
+            lock, so False means nothing.
 
         Raises:
             ResetError: The driver refused.
@@ -64,7 +68,7 @@ class NvmlResetter:
         except self._nvml.NVMLError as error:
             raise ResetError(f"{ward}: {error}") from error
 
-    def restore(self, ward: Ward) -> None:
+    def restore(self, ward: Ward) -> bool:
         """Reset locked clocks; see `Resetter`."""
         if ward.uuid not in self._handles:
             self.adopt(ward)
@@ -76,6 +80,20 @@ class NvmlResetter:
                 self._nvml.nvmlDeviceSetGpuLockedClocks(handle, *ward.restore_mhz)
         except self._nvml.NVMLError as error:
             raise ResetError(f"{ward}: {error}") from error
+        return self._shows(handle, ward)
+
+    def _shows(self, handle: Any, ward: Ward) -> bool:
+        """Whether the GPU runs as fast as only a restored one can."""
+        kind = self._nvml.NVML_CLOCK_SM
+        try:
+            top_mhz = (
+                ward.restore_mhz[1]
+                if ward.restore_mhz
+                else self._nvml.nvmlDeviceGetMaxClockInfo(handle, kind)
+            )
+            return bool(self._nvml.nvmlDeviceGetClockInfo(handle, kind) == top_mhz)
+        except self._nvml.NVMLError:
+            return False
 
 
 class EmulatedResetter:
@@ -108,27 +126,29 @@ class EmulatedResetter:
         if not 0 <= ward.index < len(self._device.gpus):
             raise ResetError(f"{ward}: {self._device.path} has {len(self._device.gpus)} GPUs")
 
-    def restore(self, ward: Ward) -> None:
+    def restore(self, ward: Ward) -> bool:
         """Take the lock off; see `Resetter`."""
         self.adopt(ward)
-        self._change(ward)
-        with self._turn:
-            self._device.reset_clocks(ward.index)
+        if self._change(ward):
+            with self._turn:
+                self._device.reset_clocks(ward.index)
+        top_mhz = int(self._device.header["default_mhz"])
         if ward.restore_mhz is not None:
-            faults = self._change(ward)
-            if not faults & self._silent:
+            top_mhz = ward.restore_mhz[1]
+            if self._change(ward):
                 with self._turn:
                     self._device.lock_clocks(ward.index, *ward.restore_mhz)
+        return int(self._device.gpus[ward.index]["sm_mhz"]) == top_mhz
 
-    def _change(self, ward: Ward) -> int:
-        """Take as long as a change takes, and fail as it would; gives the faults."""
+    def _change(self, ward: Ward) -> bool:
+        """Take as long as a change takes, and fail as it would; gives whether it has an effect."""
         record = self._device.gpus[ward.index]
         faults = int(record["faults"])
         for fault, words in self._refusals:
             if faults & fault:
                 raise ResetError(f"{ward}: {words}")
         time.sleep(SLOW_S if faults & self._slow else int(record["set_delay_us"]) / 1e6)
-        return faults
+        return not faults & self._silent
 
 
 class ZeusdResetter:
@@ -151,8 +171,8 @@ class ZeusdResetter:
         if ward.index not in known:
             raise ResetError(f"{ward}: zeusd at {self._client.path} has GPUs {known}")
 
-    def restore(self, ward: Ward) -> None:
-        """Ask the daemon; see `Resetter`."""
+    def restore(self, ward: Ward) -> bool:
+        """Ask the daemon, which reads no clocks; see `Resetter`."""
         from throttllem_env.gpu.actuator import ActuatorError
 
         try:
@@ -161,6 +181,7 @@ class ZeusdResetter:
                 self._client.lock(ward.index, *ward.restore_mhz)
         except ActuatorError as error:
             raise ResetError(f"{ward}: {error}") from error
+        return False
 
 
 def make_resetter(driver: Driver) -> Resetter:

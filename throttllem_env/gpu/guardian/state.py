@@ -104,11 +104,12 @@ class StateFolder:
             self.close()
             raise
 
-    def claim(self, uuid: str) -> int:
+    def claim(self, uuid: str, patience_s: float = 0.2) -> int:
         """Take a GPU; nobody else gets it while a copy of the answer is open.
 
         Args:
             uuid: Which.
+            patience_s: How long to wait for a guardian that is about to let go of it, or a look (`taken`).
 
         Returns:
             A file descriptor.
@@ -118,7 +119,7 @@ class StateFolder:
             StateError: The file cannot be trusted.
         """
         fd = self._open(f"{uuid}.lock", os.O_RDWR | os.O_CREAT)
-        if not _try_lock(fd):
+        if not _try_lock(fd, patience_s):
             holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
             raise GpuTakenError(
@@ -220,14 +221,16 @@ class StateFolder:
         return fd
 
 
-def _try_lock(fd: int) -> bool:
-    """Lock a file, unless somebody holds it for more than a look (`taken`)."""
-    for _ in range(10):
+def _try_lock(fd: int, patience_s: float) -> bool:
+    """Lock a file, unless somebody holds it for longer than that."""
+    until_s = time.monotonic() + patience_s
+    while True:
         with suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
+        if time.monotonic() >= until_s:
+            return False
         time.sleep(0.02)
-    return False
 
 
 def _check_private(found: os.stat_result, name: str) -> None:

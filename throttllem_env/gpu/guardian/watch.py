@@ -24,6 +24,8 @@ class Orders:
         controller_pid: Whom it watches.
         driver: What it resets through.
         silence_s: Without a message for so long, the controller counts as stopped.
+        doubt_s: A driver may say yes and do nothing, so while no clock shows that a GPU is restored, it is
+            restored again and again, for so long.
         patience_s: How long a driver may take over restoring a GPU before others are seen to.
         retry_s: Between tries to restore a GPU in the first minute; later ten times as long.
         give_up_s: How long it goes on trying once the controller is gone.
@@ -32,6 +34,7 @@ class Orders:
     controller_pid: int
     driver: Driver
     silence_s: float = 1.0
+    doubt_s: float = 2.0
     patience_s: float = 1.0
     retry_s: float = 0.25
     give_up_s: float = 600.0
@@ -45,11 +48,13 @@ class Debt:
         since_s: From when on, `time.monotonic()`.
         next_s: When to try again.
         said: The last failure that was logged.
+        yes_s: When the driver first said yes.
     """
 
     since_s: float
     next_s: float
     said: str = ""
+    yes_s: float | None = None
 
 
 class Watch:
@@ -148,6 +153,7 @@ class Watch:
             answer = {"refused": f"{message}: {error!r}"}
         for fd in set(files) - set(self._locks.values()):
             os.close(fd)
+        self._heard_s = time.monotonic()  # who waits for an answer sends no heartbeats
         with suppress(OSError):
             send(self._channel, {"to": message.get("id")} | answer)
 
@@ -194,7 +200,7 @@ class Watch:
         self._leaving.update(known)
         self._owe(known)
         self._pay()
-        return {uuid: self._owed[uuid].said for uuid in known if uuid in self._owed}
+        return {uuid: self._owed[uuid].said for uuid in known if uuid in self._owed and self._owed[uuid].said}
 
     def _owe(self, uuids: list[str]) -> None:
         """Restore these as soon as possible."""
@@ -208,11 +214,23 @@ class Watch:
         due = [uuid for uuid, debt in self._owed.items() if debt.next_s <= now_s]
         if not due:
             return
-        for uuid, failure in self._rounds.attempt(self._wards[uuid] for uuid in due).items():
-            if failure is None:
+        for uuid, found in self._rounds.attempt(self._wards[uuid] for uuid in due).items():
+            if found.failure:
+                self._defer(uuid, found.failure)
+            elif found.seen or self._believes(uuid):
                 self._settle(uuid)
-            else:
-                self._defer(uuid, failure)
+
+    def _believes(self, uuid: str) -> bool:
+        """A driver said yes, and the clock says nothing: is it to be believed by now?"""
+        debt, now_s = self._owed[uuid], time.monotonic()
+        if debt.yes_s is None:
+            debt.yes_s = now_s
+            ward = self._wards[uuid]
+            took_ms = (now_s - debt.since_s) * 1e3
+            self._log(f"gave back {ward} with {ward.setting}, after {took_ms:.0f} ms; does so until it shows")
+        debt.said = ""
+        debt.next_s = now_s + self._orders.retry_s
+        return now_s - debt.yes_s >= self._orders.doubt_s
 
     def _settle(self, uuid: str) -> None:
         """A GPU is restored."""
