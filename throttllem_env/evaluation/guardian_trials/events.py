@@ -15,7 +15,8 @@ def controller_killed(stage: Stage) -> float:
     """SIGKILL of the controller.
 
     Returns:
-        From then, or the end of a fault with which no reset can succeed, until all GPUs are restored, seconds.
+        From then, or the end of a fault with which no reset has an effect, until all GPUs are restored,
+        seconds.
     """
     begin_s = time.monotonic()
     stage.kill(stage.pid)

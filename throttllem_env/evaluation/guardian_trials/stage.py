@@ -17,8 +17,8 @@ from throttllem_env.gpu.guardian.state import started_ticks
 GPUS = 4
 IDLE_W = {mhz: 40.0 + mhz / 30 for mhz in range(210, 1411, 15)}
 RESTORE_MHZ = (810, 1410)
-FAILING = Fault.NO_PERMISSION | Fault.LOST | Fault.NOT_SUPPORTED
-"""With these no reset can succeed."""
+FAILING = Fault.NO_PERMISSION | Fault.LOST | Fault.NOT_SUPPORTED | Fault.SILENT
+"""With these no reset has an effect."""
 FAULTS = {
     "none": Fault(0),
     "no permission": Fault.NO_PERMISSION,
@@ -74,9 +74,7 @@ class Stage:
         self.source = source
         self.environment = environment
         self.rng = random.Random(repr(trial))
-        # A driver that silently ignores a set ignores the restore setting too, and there is no getter.
-        may = trial.fault != "silent" and self.rng.random() < 0.5
-        self.restore_mhz = RESTORE_MHZ if may else None
+        self.restore_mhz = RESTORE_MHZ if self.rng.random() < 0.5 else None
         self.pid = 0
 
     def begin(self) -> None:
@@ -108,7 +106,7 @@ class Stage:
             self.device.gpus[gpu]["faults"] = self.fault
 
     def end_fault(self) -> None:
-        """Let a fault that makes every reset fail last a while, then end it; others stay."""
+        """Let a fault with which no reset has an effect last a while, then end it; others stay."""
         if self.fault & FAILING:
             time.sleep(0.2 + 0.3 * self.rng.random())
             self.device.gpus["faults"] = 0

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from throttllem_env.evaluation.guardian_trials.controllers import Nursery, nursery
+from throttllem_env.evaluation.guardian_trials.controllers import nursery
 from throttllem_env.evaluation.guardian_trials.events import EVENTS
 from throttllem_env.evaluation.guardian_trials.stage import FAULTS, GPUS, IDLE_W, Stage, Trial
 from throttllem_env.gpu import DeviceFile
@@ -23,12 +23,14 @@ class Outcome:
     Attributes:
         trial: Which.
         waited_s: How long the GPUs waited to be restored; None if they were not.
-        sets: Changes of clocks that the controller made.
+        locked: Whether some GPU was locked when it happened.
+        sets: Changes of clocks that were made, restore settings among them.
         problem: What is not as it was before; empty if everything is.
     """
 
     trial: Trial
     waited_s: float | None
+    locked: bool
     sets: int
     problem: str = ""
 
@@ -75,17 +77,18 @@ def run_all(trials: Sequence[Trial], environment: Mapping[str, str], device_path
 def run(stage: Stage) -> Outcome:
     """Run a trial, and look whether anything is left of it."""
     before = stage.device.gpus["sets"].sum()
-    waited_s, problem = None, ""
+    waited_s, locked, problem = None, False, ""
     try:
         stage.begin()
         stage.begin_fault()
+        locked = not stage.restored()
         waited_s = EVENTS[stage.trial.kind](stage)
         problem = _find_remains(stage)
     except (TimeoutError, RuntimeError, OSError) as error:
         problem = str(error)
     finally:
         stage.clean_up()
-    return Outcome(stage.trial, waited_s, int(stage.device.gpus["sets"].sum() - before), problem)
+    return Outcome(stage.trial, waited_s, locked, int(stage.device.gpus["sets"].sum() - before), problem)
 
 
 def _find_remains(stage: Stage) -> str:
@@ -118,6 +121,7 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "event": list(EVENTS)[kind],
                 "fault": list(FAULTS)[fault],
                 "trials": len(found),
+                "locked": sum(1 for outcome in found if outcome.locked),
                 "restored": sum(
                     1 for outcome in found if outcome.waited_s is not None and not outcome.problem
                 ),
