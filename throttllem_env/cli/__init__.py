@@ -10,7 +10,7 @@ from typing import Annotated, Any, Never
 import typer
 from typer.core import TyperGroup
 
-from throttllem_env.cli import bench, compare, fit, profile, replay, report, scenarios, serve, trace
+from throttllem_env.cli import bench, compare, doctor, fit, profile, replay, report, scenarios, serve, trace
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer has no public name for the base of all errors in how a command was written."""
@@ -105,6 +105,7 @@ fit.register(app)
 bench.register(app)
 serve.register(app)
 replay.register(app)
+doctor.register(app)
 app.add_typer(trace.app, name="trace")
 app.add_typer(scenarios.app, name="scenarios")
 
