@@ -75,6 +75,30 @@ def test_a_scenario_of_ones_own_is_loaded_by_path(tmp_path: Path) -> None:
         scenario.latency_slo()
 
 
+@pytest.mark.parametrize("name", ["../mine", "a/b", "", ".hidden", "a b"])
+def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    """`throttllem scenarios freeze` writes a file of that name."""
+    with pytest.raises(ScenarioError, match="name = "):
+        parse_scenario(GOOD | {"name": name}, "mine.yaml")
+
+
+@pytest.mark.parametrize("folder", ["..", "../other", "/etc", "inner/../../other", "link"])
+def test_a_folder_outside_the_scenarios_own_is_refused(tmp_path: Path, folder: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "link").symlink_to(tmp_path)
+    (home / "mine.yaml").write_text(yaml.safe_dump(GOOD | {"ips_model": folder}), encoding="utf-8")
+    with pytest.raises(ScenarioError, match="must lie in the folder of the scenario's file"):
+        load_scenario(home / "mine.yaml")
+
+
+@pytest.mark.parametrize("model", ["shipped", "physics", "fitted/13b"])
+def test_a_folder_beside_the_scenarios_file_is_found_from_anywhere(tmp_path: Path, model: str) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(GOOD | {"ips_model": model}), encoding="utf-8")
+    expected = str(tmp_path / model) if "/" in model else model
+    assert load_scenario(tmp_path / "mine.yaml").ips_model == expected
+
+
 def test_unknown_names_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="did you mean 'llama2-13b-a100'"):
         load_scenario("llama2-13b-a10")

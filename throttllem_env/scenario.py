@@ -17,6 +17,9 @@ from throttllem_env.suggest import nearest
 
 Positive = Annotated[float, Field(gt=0)]
 
+OWN_MODELS = ("shipped", "physics")
+"""What `Scenario.ips_model` may name that is no folder."""
+
 
 class ScenarioError(ValueError):
     """A scenario that cannot be used; the message names the field, the value and what is accepted."""
@@ -112,7 +115,7 @@ class Scenario(_Section):
     """Model, GPU, sizes, SLOs, load and control.
 
     Attributes:
-        name: Its name; the file's stem.
+        name: Its name; the file's stem. Files are named by it, so it has letters, digits, dots, dashes only.
         version: Bumped whenever anything in it changes.
         description: One sentence for people.
         model: Key of a model.
@@ -126,7 +129,7 @@ class Scenario(_Section):
         rated: Rated loads and reference power.
         ips_model: What forecasts are made with: `shipped` for the M that comes with the package (the latency
             model itself where none suits), a folder that `throttllem fit` wrote, or `physics` for the
-            latency model.
+            latency model. In a file, the folder is relative to the file's own, and lies inside it.
         admission: Who decides when a request enters the engine: `vllm` itself, or the projection.
         over_length: What happens to requests longer than the model's limit.
         output_cap_tokens: Longest output that clients ask for; a request that outlives its prediction is
@@ -138,7 +141,7 @@ class Scenario(_Section):
         warm_up: Cost of a new instance.
     """
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: int = Field(ge=1)
     description: str
     model: str
@@ -316,7 +319,21 @@ def load_scenario(spec: str | Path) -> Scenario:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ScenarioError(f"{spec}: not YAML: {error}") from error
-    return parse_scenario(data, str(spec))
+    scenario = parse_scenario(data, str(spec))
+    if scenario.ips_model in OWN_MODELS:
+        return scenario
+    return scenario.model_copy(update={"ips_model": str(_inside(path, scenario.ips_model))})
+
+
+def _inside(scenario_file: Path, folder: str) -> Path:
+    """A folder that a scenario's file names: whoever wrote the file does not lead its reader elsewhere."""
+    home = scenario_file.parent
+    if not (home / folder).resolve().is_relative_to(home.resolve()):
+        raise ScenarioError(
+            f"{scenario_file}: ips_model = {folder!r}: must lie in the folder of the scenario's file; "
+            f"{' and '.join(OWN_MODELS)} are always there"
+        )
+    return home / folder
 
 
 def parse_scenario(data: Any, origin: str) -> Scenario:

@@ -1,7 +1,7 @@
 """What a gateway is told at its start."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -34,8 +34,8 @@ class GatewaySettings:
     upstreams: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8000
-    api_key: str | None = None
-    upstream_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)  # whatever prints settings prints no keys
+    upstream_key: str | None = field(default=None, repr=False)
     max_body_bytes: int = 16 * MIB
     max_running: int = 256
     max_queued: int = 1024

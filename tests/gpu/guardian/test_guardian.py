@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -372,3 +373,20 @@ def test_a_driver_that_hangs_keeps_other_gpus_from_nothing():
     hang.set()
     while not rounds.attempt(wards[:1])["GPU-0"].seen:
         pass
+
+
+def test_nobody_can_connect_to_it(guardian):
+    """Every socket that it has open is one end of a pair without a name, and none listens."""
+    fds = Path(f"/proc/{guardian.pid}/fd").iterdir()
+    inodes = {target[8:-1] for fd in fds if (target := str(fd.readlink())).startswith("socket:[")}
+    assert len(inodes) == 1
+    found = [line.split() for line in Path(f"/proc/{guardian.pid}/net/unix").read_text().splitlines()[1:]]
+    (entry,) = (fields for fields in found if fields[6] in inodes)
+    flags, kind, path = int(entry[3], 16), int(entry[4]), entry[7:]
+    assert flags & 0x10000 == 0, "it listens"
+    assert kind == socket.SOCK_SEQPACKET
+    assert path == []
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        table = Path(f"/proc/{guardian.pid}/net/{name}")
+        lines = table.read_text().splitlines()[1:] if table.exists() else []
+        assert not [line for line in lines if line.split()[9] in inodes]
