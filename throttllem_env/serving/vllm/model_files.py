@@ -1,17 +1,21 @@
-"""The model that emulated GPUs run, as files: a shape and a vocabulary, and no weights.
+"""The model that emulated GPUs run, as files: a shape and a vocabulary.
 
-No weights are ever read, for the executor computes nothing. vLLM wants to know the shape of a model, and a
-server needs a tokenizer, so that clients may send text.
+The emulated executor computes nothing and reads no weights. vLLM wants to know the shape of a model, and a
+server needs a tokenizer, so that clients may send text. With random weights added, vLLM's own executors serve
+it too, on any machine.
 """
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 VOCABULARY = 512
 SPECIAL = ("<unk>", "<s>", "</s>")
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": VOCABULARY,
@@ -72,6 +76,44 @@ def write_tokenizer(folder: Path, max_model_len: int) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     _write(folder / "tokenizer_config.json", settings)
+
+
+def write_random_weights(folder: Path, seed: int = 0) -> None:
+    """Write weights that say nothing in particular, in the form of safetensors, float32.
+
+    Args:
+        folder: Where.
+        seed: Of the weights.
+    """
+    rng = np.random.default_rng(seed)
+    tensors = {name: 0.05 * rng.standard_normal(shape, np.float32) for name, shape in _shapes().items()}
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    data = b"".join(tensor.tobytes() for tensor in tensors.values())
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """Tensors of a Llama of that shape; all heads have keys of their own."""
+    hidden, inner = MODEL["hidden_size"], MODEL["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (VOCABULARY, hidden),
+    }
+    for layer in range(MODEL["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{prefix}{norm}.weight"] = (hidden,)
+        for part in "qkvo":
+            shapes[f"{prefix}self_attn.{part}_proj.weight"] = (hidden, hidden)
+        for part in ("gate", "up"):
+            shapes[f"{prefix}mlp.{part}_proj.weight"] = (inner, hidden)
+        shapes[f"{prefix}mlp.down_proj.weight"] = (hidden, inner)
+    return shapes
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
