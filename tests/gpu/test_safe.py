@@ -1,9 +1,12 @@
 """SafeActuator: what fails is seen, tried again, reported, and ends at the top clock."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from throttllem_env.gpu import (
     ActuatorError,
@@ -267,7 +270,13 @@ def test_a_gpu_on_which_nothing_takes_is_reset_and_left_alone(opened, device, ev
     for _ in range(40):
         clock.now_s += 1.0
         safe.check()
-    assert kinds(events) == ["did-not-take", "safe-state", "did-not-take", "safe-state-failed"]
+    assert kinds(events) == [
+        "did-not-take",
+        "safe-state",
+        "did-not-take",
+        "safe-state-failed",
+        "reset-failed",
+    ]
     assert safe.locked_mhz(0) is None
     device.gpus[0]["faults"] = 0
 
@@ -436,3 +445,65 @@ def test_a_dry_run_never_sets_nor_judges(nvml_double, device, events, clock, mon
 def test_events_are_logged_by_default(caplog):
     log_event(GpuEvent(1.0, "safe-state", (0, 2), "top clock for 60 s"))
     assert "safe-state on GPU 0,2: top clock for 60 s" in caplog.text
+
+
+def test_a_reset_that_silently_does_nothing_is_made_again(opened, device, events, clock):
+    safe = opened()
+    safe.lock([0], 810)
+    device.gpus[0]["faults"] = Fault.SILENT
+    assert safe.reset([0]).ok
+    clock.now_s += 1.0
+    safe.check()
+    assert kinds(events) == ["reset-failed"]
+    assert events[0].trouble is Trouble.DID_NOT_TAKE
+    device.gpus[0]["faults"] = 0
+    safe.check()
+    assert device.gpus[0]["sm_mhz"] == 1410
+
+
+def test_a_reset_that_does_nothing_to_the_end_is_reported(opened, device, events):
+    safe = opened()
+    safe.lock([0], 810)
+    device.gpus[0]["faults"] = Fault.SILENT
+    safe.close()
+    assert kinds(events) == ["reset-failed"]
+    assert device.gpus[0]["sm_mhz"] == 810
+    device.gpus[0]["faults"] = 0
+
+
+FAULTS = st.sampled_from([Fault(0), Fault.NO_PERMISSION, Fault.LOST, Fault.NOT_SUPPORTED, Fault.SILENT])
+STEPS = st.one_of(
+    st.tuples(st.just("lock"), st.sets(st.integers(0, 2), min_size=1), st.integers(210, 1410)),
+    st.tuples(st.just("fault"), st.integers(0, 2), FAULTS),
+    st.tuples(st.just("check"), st.floats(0, 100), st.none()),
+    st.tuples(st.just("reset"), st.sets(st.integers(0, 2), min_size=1), st.none()),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(STEPS, max_size=40))
+def test_whatever_goes_wrong_no_gpu_is_left_locked(steps):
+    """Once the faults are over, closing gives every GPU its normal clock back."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        device = DeviceFile.create(Path(folder) / "gpus", IDLE_W, 3, set_delay_s=0.0)
+        device.gpus["busy_until_ns"] = BUSY_NS
+        inner = make_actuator("emulated", device_file=device.path)
+        caution = Caution(steadiness=EAGER)
+        safe = SafeActuator(inner, caution, lambda event: None, clock=clock, sleep=clock.sleep)
+        for step, what, how in steps:
+            if step == "lock":
+                outcome = safe.lock(sorted(what), how)
+                assert set(outcome.failed) <= what
+            elif step == "fault":
+                device.gpus[what]["faults"] = how
+            elif step == "check":
+                clock.now_s += what
+                safe.check()
+            else:
+                safe.reset(sorted(what))
+        device.gpus["faults"] = 0
+        safe.close()
+        assert device.gpus["sm_mhz"].tolist() == [1410] * 3
+        assert device.gpus["locked_max_mhz"].tolist() == [0] * 3
+        device.close()

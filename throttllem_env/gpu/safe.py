@@ -8,7 +8,6 @@ time; until then locks are refused.
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from throttllem_env.gpu.actuator import (
     Actuator,
@@ -19,39 +18,17 @@ from throttllem_env.gpu.actuator import (
     Trouble,
     snap_mhz,
 )
+from throttllem_env.gpu.caution import Caution
 from throttllem_env.gpu.events import GpuEvent, log_event
-from throttllem_env.gpu.flapping import ClockMemory, Steadiness
+from throttllem_env.gpu.evidence import Evidence
+from throttllem_env.gpu.flapping import ClockMemory
 
 RETRIED = frozenset({Trouble.UNKNOWN, Trouble.TIMEOUT, Trouble.DID_NOT_TAKE})
 """Troubles that another try may mend; a missing permission stays missing."""
 REFUSED = frozenset({Trouble.NO_PERMISSION, Trouble.NOT_SUPPORTED, Trouble.READ_ONLY})
 """Troubles after which a GPU is as it was; after all others nobody knows."""
 
-
-@dataclass(frozen=True)
-class Caution:
-    """How careful to be.
-
-    Attributes:
-        steadiness: Against flapping.
-        retries: Further tries after a change that failed or did not take.
-        tolerance_mhz: How far a clock under load may be from its lock.
-        settle_s: Time after a change in which the clock is not judged, seconds.
-        strikes: Readings in a row that must be off before a change counts as not taken.
-        quiet_s: How long the safe state lasts, seconds.
-        restore_mhz: What a reset locks, if it is not the driver's default: a clock up to its highest is
-            nobody else's lock.
-        force: Override locks that somebody else seems to hold.
-    """
-
-    steadiness: Steadiness = field(default_factory=Steadiness)
-    retries: int = 2
-    tolerance_mhz: int = 30
-    settle_s: float = 0.5
-    strikes: int = 2
-    quiet_s: float = 60.0
-    restore_mhz: tuple[int, int] | None = None
-    force: bool = False
+RESET_IGNORED = "a reset changed nothing: its clock under load is below the normal one"
 
 
 class SafeActuator:
@@ -80,7 +57,7 @@ class SafeActuator:
     ) -> None:
         """Start with all GPUs trusted and none locked."""
         self._inner, self._caution, self._on_event = inner, caution or Caution(), on_event
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._evidence = clock, Evidence(inner, self._caution, sleep)
         self._infos = {info.index: info for info in inner.gpus}
         self._memory = ClockMemory(self._caution.steadiness)
         self._safe_until_s: dict[int, float] = {}
@@ -88,6 +65,8 @@ class SafeActuator:
         self._tries: dict[int, int] = {}
         self._together: dict[int, tuple[int, ...]] = {}  # whom a GPU was last locked with
         self._touched: set[int] = set()  # may hold a lock of ours, whatever the driver said
+        self._seen_normal: set[int] = set()  # since the last reset
+        self._stubborn: set[int] = set()  # did not heed a reset, as was told
         self._looked_at: set[int] = set()  # for locks of somebody else
         self._foreign_until_s: dict[int, float] = {}
         self._unreadable: set[int] = set()
@@ -146,12 +125,14 @@ class SafeActuator:
             return self._settled(gpus, self._try(gpus, snapped))
 
     def reset(self, gpus: Sequence[int]) -> LockOutcome:
-        """Give GPUs their normal clocks back, with retries; see `Actuator.reset`."""
+        """Give GPUs their normal clocks back, with retries; see `Actuator.reset`.
+
+        `check` goes on looking until it has seen the normal clock under load.
+        """
         with self._busy:
             outcome = self._retried(gpus, self._inner.reset)
             for gpu in outcome.took_s:
                 self._memory.forget(gpu)
-                self._touched.discard(gpu)
                 self._strikes.pop(gpu, None)
             if outcome.failed:
                 self._tell("reset-failed", outcome.failed, _first(outcome))
@@ -172,6 +153,8 @@ class SafeActuator:
             wrong = {reading.gpu: reading for reading in readings if self._is_wrong(reading)}
             if wrong:
                 self._mend(wrong)
+            for reading in readings:
+                self._look_after_reset(reading)
             return readings
 
     def close(self) -> None:
@@ -181,7 +164,7 @@ class SafeActuator:
                 return
             self._closed = True
             if self._touched:
-                self.reset(sorted(self._touched))
+                self._reset_for_good(sorted(self._touched))
             self._inner.close()
 
     def __enter__(self) -> "SafeActuator":
@@ -189,6 +172,29 @@ class SafeActuator:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _reset_for_good(self, gpus: Sequence[int]) -> None:
+        """Reset, and look whether it took wherever a clock tells."""
+        for _ in range(1 + self._caution.retries):
+            outcome = self.reset(gpus)
+            gpus = [gpu for gpu in outcome.took_s if self._evidence.looks_locked(gpu)]
+            if not gpus:
+                return
+        self._event("reset-failed", tuple(gpus), RESET_IGNORED, Trouble.DID_NOT_TAKE)
+
+    def _look_after_reset(self, reading: GpuReading) -> None:
+        """After a reset, wait for the normal clock under load; reset again where another one shows."""
+        gpu = reading.gpu
+        if gpu not in self._touched - self._seen_normal or self._memory.locked_mhz(gpu) is not None:
+            return
+        if reading.tells and not self._evidence.is_low(reading):
+            self._seen_normal.add(gpu)
+            self._stubborn.discard(gpu)
+        elif self._evidence.looks_locked(gpu):
+            if gpu not in self._stubborn:
+                self._stubborn.add(gpu)
+                self._event("reset-failed", (gpu,), RESET_IGNORED, Trouble.DID_NOT_TAKE)
+            self._retried((gpu,), self._inner.reset)
 
     def _readable(self, gpu: int) -> GpuReading | None:
         """Read a GPU; tell once when that fails, and once when it works again."""
@@ -234,7 +240,7 @@ class SafeActuator:
         fresh = [gpu for gpu in gpus if gpu not in self._looked_at]
         suspects = [gpu for gpu in fresh if self._clock() < self._foreign_until_s.get(gpu, 0.0)]
         if not suspects:
-            suspects = [gpu for gpu in fresh if self._looks_locked(gpu)]
+            suspects = [gpu for gpu in fresh if self._evidence.looks_locked(gpu)]
             self._looked_at.update(fresh if self._caution.force else set(fresh) - set(suspects))
             self._tell_of_foreign(tuple(suspects), message)
         if not suspects or self._caution.force:
@@ -252,29 +258,12 @@ class SafeActuator:
         self._foreign_until_s.update(dict.fromkeys(suspects, until_s))
         self._event("foreign-lock", suspects, f"{message}; --force overrides", Trouble.FOREIGN_LOCK)
 
-    def _looks_locked(self, gpu: int) -> bool:
-        """Whether some readings in a row are all below the top clock under load."""
-        for attempt in range(self._caution.strikes):
-            if attempt:
-                self._sleep(0.05)
-            try:
-                reading = self._inner.read(gpu)
-            except ActuatorError:
-                return False
-            below_mhz = self._normal_mhz(gpu) - reading.sm_mhz
-            if not reading.tells or below_mhz <= self._caution.tolerance_mhz:
-                return False
-        return True
-
-    def _normal_mhz(self, gpu: int) -> int:
-        """The clock under load of a GPU that nobody has locked."""
-        restore_mhz = self._caution.restore_mhz
-        return min(self._infos[gpu].top_mhz, restore_mhz[1] if restore_mhz else self._infos[gpu].top_mhz)
-
     def _try(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
         """Lock, with retries, and remember what took."""
         clean = set(gpus) - self._touched
-        self._touched.update(gpus)
+        if self._inner.writes:
+            self._touched.update(gpus)
+            self._seen_normal.difference_update(gpus)
         outcome = self._retried(gpus, lambda some: self._inner.lock(some, mhz))
         for gpu in gpus:
             self._memory.forget(gpu)

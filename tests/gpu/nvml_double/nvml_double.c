@@ -51,8 +51,10 @@ typedef struct {
     int64_t counter_base_mj;
     uint32_t mig, temperature_c;
     uint64_t published_mj, published_ns;
-    uint32_t counter_period_us;
-    char spare[108];
+    uint32_t counter_period_us, late;
+    double iteration_j, iteration_s;
+    uint64_t late_max_ns, given_up_ns;
+    char spare[72];
 } gpu_t;
 
 /* What the Python side checks its own layout against. */
@@ -64,7 +66,8 @@ static const field_t FIELDS[] = {
     H(idle_w), {"header", sizeof(header_t)},
     D(sm_mhz), D(locked_min_mhz), D(locked_max_mhz), D(sets), D(resets), D(persistence), D(idle_j), D(idle_until_ns),
     D(busy_j), D(busy_w), D(busy_until_ns), D(iterations), D(faults), D(set_delay_us), D(reasons), D(counter_wrap_mj),
-    D(counter_base_mj), D(mig), D(temperature_c), D(published_mj), D(published_ns), D(counter_period_us), D(spare),
+    D(counter_base_mj), D(mig), D(temperature_c), D(published_mj), D(published_ns), D(counter_period_us), D(late),
+    D(iteration_j), D(iteration_s), D(late_max_ns), D(given_up_ns), D(spare),
     {"gpu", sizeof(gpu_t)},
 };
 /* The i-th field's name and offset; a name without a field stands for a size. -1 after the last. */
