@@ -8,8 +8,10 @@ import threading
 import pytest
 
 from throttllem_env.gpu import ActuatorError, Fault, GpuInfo, LockOutcome, Trouble
+from throttllem_env.gpu.emulated import EmulatedActuator
 from throttllem_env.gpu.guardian import GuardedActuator, Guardian, GuardianError, StateFolder, Ward
 from throttllem_env.gpu.guardian.state import started_ticks
+from throttllem_env.gpu.safe import SafeActuator
 
 
 class Clocks:
@@ -108,9 +110,10 @@ def test_without_a_guardian_nothing_is_locked(clocks, device):
         raise GuardianError("no")
 
     guarded = GuardedActuator(clocks, refuse)
-    with pytest.raises(ActuatorError, match="no clock is locked without a guardian: no") as caught:
-        guarded.lock([0], 210)
-    assert caught.value.trouble == Trouble.UNAVAILABLE
+    outcome = guarded.lock([0, 1], 210)
+    assert not outcome.ok
+    assert [error.trouble for error in outcome.failed.values()] == [Trouble.UNAVAILABLE] * 2
+    assert "no clock is locked without a guardian: no" in str(outcome.failed[0])
     assert device.gpus["sets"].tolist() == [0, 0]
     guarded.close()
 
@@ -118,8 +121,9 @@ def test_without_a_guardian_nothing_is_locked(clocks, device):
 def test_a_gpu_of_another_controller_is_not_locked(guarded, settings, device):
     with Guardian(settings) as other:
         other.intend([Ward("GPU-1", 1)])
-        with pytest.raises(ActuatorError, match="controlled by another process"):
-            guarded.lock([0, 1], 210)
+        outcome = guarded.lock([0, 1], 210)
+        assert outcome.failed.keys() == {0, 1}
+        assert "controlled by another process" in str(outcome.failed[1])
         assert locked(device) == [0, 0]
         guarded.lock([0], 210)
 
@@ -151,8 +155,7 @@ def test_when_guardians_keep_dying_nothing_is_locked_any_more(guarded, device, w
         guarded.lock([0], 210)
         os.kill(guarded.guardian_pid, signal.SIGKILL)
         wait_for(lambda: guarded.guardian_pid is None, "its loss to be noticed")
-    with pytest.raises(ActuatorError, match="4 guardians were lost"):
-        guarded.lock([0], 210)
+    assert "4 guardians were lost" in str(guarded.lock([0], 210).failed[0])
     assert locked(device) == [0, 0]
 
 
@@ -205,3 +208,33 @@ def test_a_failed_restore_at_the_end_is_left_to_the_guardian(guarded, device, wa
     device.gpus[1]["faults"] = 0
     wait_for(lambda: started_ticks(pid) is None, "the guardian's end")
     assert locked(device) == [0, 0]
+
+
+def test_a_guardian_that_could_not_start_is_tried_again(clocks, settings, device):
+    starts = []
+
+    def start():
+        starts.append(1)
+        if len(starts) < 8:
+            raise GuardianError("not yet")
+        return Guardian(settings)
+
+    guarded = GuardedActuator(clocks, start)
+    assert not any(guarded.lock([0], 210).ok for _ in range(7))
+    assert guarded.lock([0], 210).ok
+    guarded.close()
+    assert locked(device) == [0, 0]
+
+
+def test_a_safe_actuator_around_it_goes_to_the_safe_state_without_a_guardian(device):
+    def refuse():
+        raise GuardianError("no")
+
+    told = []
+    guarded = GuardedActuator(EmulatedActuator(device.path), refuse)
+    safe = SafeActuator(guarded, on_event=told.append)
+    assert not safe.lock([0, 1], 210).ok
+    assert safe.in_safe_state(0)
+    assert any("without a guardian" in str(event) for event in told)
+    assert locked(device) == [0, 0]
+    safe.close()

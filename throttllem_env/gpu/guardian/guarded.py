@@ -67,15 +67,22 @@ class GuardedActuator:
     def lock(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
         """Lock clocks; see `Actuator`.
 
+        Where no guardian takes the GPUs into its care, none is changed: all have failed, `UNAVAILABLE`.
+
         Raises:
             ClockRangeError: The clock is outside some GPU's range; then nothing was changed.
-            ActuatorError: `UNAVAILABLE`: no guardian takes a GPU into its care, so nothing was changed; or
-                the actuator was not opened for one of them.
+            ActuatorError: `UNAVAILABLE`: it was not opened for one of these GPUs, or is closed.
         """
         if not self.writes:
             return self._actuator.lock(gpus, mhz)
         with self._turn:
-            self._intend(gpus)
+            try:
+                self._intend(gpus)
+            except (GuardianError, StateError) as error:
+                self._recover()
+                words = f"no clock is locked without a guardian: {error}"
+                failed = {gpu: ActuatorError(Trouble.UNAVAILABLE, words, gpu) for gpu in gpus}
+                return LockOutcome(mhz, failed=failed)
             return self._actuator.lock(gpus, mhz)
 
     def reset(self, gpus: Sequence[int]) -> LockOutcome:
@@ -110,7 +117,13 @@ class GuardedActuator:
         guardian.close()
 
     def _intend(self, gpus: Sequence[int]) -> None:
-        """Make sure that a guardian looks after these GPUs."""
+        """Make sure that a guardian looks after these GPUs.
+
+        Raises:
+            ActuatorError: It was not opened for one of them, or is closed.
+            GuardianError: None does.
+            StateError: Somebody else has one of them, or the books cannot be trusted.
+        """
         if self._closed:
             raise ActuatorError(Trouble.UNAVAILABLE, "the actuator is closed")
         if self._guardian is not None and not self._guardian.alive:
@@ -122,13 +135,7 @@ class GuardedActuator:
         if missing := new - known.keys():
             raise ActuatorError(Trouble.UNAVAILABLE, f"not opened for GPU {sorted(missing)[0]}")
         wards = [Ward(known[gpu].uuid, gpu, self._restore_mhz) for gpu in sorted(new)]
-        try:
-            self._ensure_guardian().intend(wards)
-        except (GuardianError, StateError) as error:
-            self._recover()
-            raise ActuatorError(
-                Trouble.UNAVAILABLE, f"no clock is locked without a guardian: {error}"
-            ) from error
+        self._ensure_guardian().intend(wards)
         self._intended |= new
 
     def _ensure_guardian(self) -> Guardian:
@@ -136,8 +143,8 @@ class GuardedActuator:
         if self._guardian is None:
             if self._starts == MOST_STARTS:
                 raise GuardianError(f"{MOST_STARTS} guardians were lost")
-            self._starts += 1
             self._guardian = self._start()
+            self._starts += 1
             self._guardian.on_lost = self._on_lost
             self._guardian.on_lapse = self._on_lapse
         return self._guardian
