@@ -10,7 +10,19 @@ from typing import Annotated, Any, Never
 import typer
 from typer.core import TyperGroup
 
-from throttllem_env.cli import bench, compare, doctor, fit, profile, replay, report, scenarios, serve, trace
+from throttllem_env.cli import (
+    bench,
+    compare,
+    doctor,
+    fit,
+    profile,
+    replay,
+    report,
+    scenarios,
+    serve,
+    trace,
+    train,
+)
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer has no public name for the base of all errors in how a command was written."""
@@ -100,6 +112,7 @@ def _root(
 
 compare.register(app)
 report.register(app)
+train.register(app)
 profile.register(app)
 fit.register(app)
 bench.register(app)

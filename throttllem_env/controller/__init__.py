@@ -3,12 +3,17 @@
 A controller is named on the command line as `name` or `name:key=value,...`; names come from the
 entry-point group `throttllem_env.controllers`. Wrappers follow behind plus signs, the innermost first, as in
 `throttllem:margin=0.1+stale:delay_s=5+watchdog`; their names come from `throttllem_env.wrappers`.
+A trained model is named by its path; who reads files of which ending stands in the group
+`throttllem_env.controller_files`.
 """
 
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 from throttllem_env.prediction import LengthPredictor
@@ -18,6 +23,7 @@ from throttllem_env.suggest import nearest
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
 ENTRY_POINTS = "throttllem_env.controllers"
+FILE_READERS = "throttllem_env.controller_files"
 WRAPPER_POINTS = "throttllem_env.wrappers"
 
 ControlPoints = Literal["events", "period"]
@@ -116,7 +122,8 @@ def make_controller(spec: str) -> Controller:
     """Build a controller from `name` or `name:key=value,...`, and wrappers behind plus signs.
 
     Args:
-        spec: For example `static-frequency:mhz=990` or `throttllem+watchdog:window_s=120`.
+        spec: For example `static-frequency:mhz=990` or `throttllem+watchdog:window_s=120`; the name may be
+            the path of a trained model.
 
     Returns:
         A controller, not yet reset.
@@ -152,9 +159,19 @@ def _build(kind: str, group: str, spec: str, *wrapped: Controller) -> Any:
     name, _, text = spec.partition(":")
     points = {point.name: point for point in entry_points(group=group)}
     if name not in points:
+        read = None if wrapped else _reader(name)
+        if read:
+            return read(**_parameters(f"{kind} {spec!r}", text, read))
         raise ControllerError(f"{kind} = {name!r}: unknown; {nearest(name, sorted(points))}")
     factory = points[name].load()
     return factory(*wrapped, **_parameters(f"{kind} {spec!r}", text, factory, given=len(wrapped)))
+
+
+def _reader(path: str) -> Callable[..., Any] | None:
+    """Who reads files of this ending; None for what is no path of a trained model."""
+    readers = {point.name: point for point in entry_points(group=FILE_READERS)}
+    suffix = PurePath(path).suffix.removeprefix(".")
+    return partial(readers[suffix].load(), path) if suffix in readers else None
 
 
 def _parameters(what: str, text: str, factory: Any, given: int = 0) -> dict[str, Any]:

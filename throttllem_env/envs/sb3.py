@@ -1,7 +1,7 @@
 """The native vector environment as Stable-Baselines3 wants it; importing this imports Stable-Baselines3."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from throttllem_env.envs.actions import ActionGrid
 from throttllem_env.envs.options import EnvOptions
+from throttllem_env.envs.reward import REWARD_TERMS
 from throttllem_env.envs.vector_env import MOServingVectorEnv, ServingVectorEnv
 from throttllem_env.scenario import Scenario
 from throttllem_env.slo import Slo
@@ -19,12 +20,16 @@ from throttllem_env.types import BoolArray, Telemetry
 
 Indices = int | Iterable[int] | None
 
+STEP_INFOS = ("cost", "energy_j", "elapsed_s", "arrived")
+"""What the info of a step holds."""
+
 
 class ServingVecEnv(VecEnv):
     """All environments of a `ServingVectorEnv`, without a Python object per environment and step.
 
-    Infos hold `cost` and `energy_j` of the step and, where an episode is over, `terminal_observation`,
-    `TimeLimit.truncated`, and what `Monitor` would say of it (`episode`).
+    Infos hold `cost`, `energy_j`, `elapsed_s` and `arrived` of the step and, where an episode is over,
+    `terminal_observation`, `TimeLimit.truncated`, and what `Monitor` would say of it (`episode`). Vector
+    rewards are weighted and summed, and stand in `vector_reward`.
 
     Attributes:
         envs: What is adapted.
@@ -36,15 +41,22 @@ class ServingVecEnv(VecEnv):
         >>> PPO("MlpPolicy", ServingVecEnv(envs)).learn(100_000)  # doctest: +SKIP
     """
 
-    def __init__(self, envs: ServingVectorEnv) -> None:
+    def __init__(self, envs: ServingVectorEnv, weights: Sequence[float] | None = None) -> None:
         """Adapt.
 
+        Args:
+            envs: What is adapted.
+            weights: What the terms of a vector reward (`REWARD_TERMS`) weigh; None where rewards are numbers.
+
         Raises:
-            ValueError: Its rewards are vectors.
+            ValueError: Its rewards are vectors and there are no weights, or the other way round.
         """
-        if isinstance(envs, MOServingVectorEnv):
-            raise ValueError("MOServing: rewards are vectors; take one of the other environments")
-        self.envs = envs
+        vectors = isinstance(envs, MOServingVectorEnv)
+        if vectors and weights is None:
+            raise ValueError("MOServing: rewards are vectors; give weights, or take another environment")
+        if weights is not None and (not vectors or len(weights) != len(REWARD_TERMS)):
+            raise ValueError(f"weights = {weights}: must be {len(REWARD_TERMS)} of them, for MOServing alone")
+        self.envs, self._weights = envs, None if weights is None else np.array(weights, np.float64)
         self._single = [SingleView(envs, index) for index in range(envs.num_envs)]
         self._returns, self._lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
         self._started_s = time.perf_counter()
@@ -67,25 +79,33 @@ class ServingVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], BoolArray, list[dict[str, Any]]]:
         """Serve until the next control points: observations, rewards, whether episodes are over, infos."""
-        observations, rewards, _, over, infos = self.envs.step(self._actions)
+        observations, given, _, over, infos = self.envs.step(self._actions)
+        rewards = given if self._weights is None else given @ self._weights
         self._returns += rewards
         self._lengths += 1
-        cost, energy_j = self._step_numbers(infos, over)
+        columns = [column.tolist() for column in self._step_numbers(infos, over)]
         listed: list[dict[str, Any]] = [
-            {"TimeLimit.truncated": False, "cost": c, "energy_j": j}
-            for c, j in zip(cost.tolist(), energy_j.tolist(), strict=True)
+            {"TimeLimit.truncated": False, **dict(zip(STEP_INFOS, row, strict=True))}
+            for row in zip(*columns, strict=True)
         ]
+        if self._weights is not None:
+            for info, vector in zip(listed, given, strict=True):
+                info["vector_reward"] = vector
         for index in np.flatnonzero(over).tolist():
             listed[index] |= self._ended(index, infos)
         return observations, rewards.astype(np.float32), over, listed
 
     @staticmethod
-    def _step_numbers(infos: dict[str, Any], over: BoolArray) -> list[NDArray[np.float64]]:
-        """Cost and energy of this step, whether or not an episode is over with it."""
+    def _step_numbers(infos: dict[str, Any], over: BoolArray) -> list[NDArray[Any]]:
+        """What `STEP_INFOS` names, of this step, whether or not an episode is over with it."""
+
+        def column(source: dict[str, Any], name: str) -> Any:
+            return source["telemetry"][name] if name == "arrived" else source.get(name, 0.0)
+
         if not over.any():
-            return [infos["cost"], infos["energy_j"]]
+            return [column(infos, name) for name in STEP_INFOS]
         last = infos["final_info"]
-        return [np.where(over, last[name], infos.get(name, 0.0)) for name in ("cost", "energy_j")]
+        return [np.where(over, column(last, name), column(infos, name)) for name in STEP_INFOS]
 
     def _ended(self, index: int, infos: dict[str, Any]) -> dict[str, Any]:
         """What is said of an episode that is over; its sums start anew."""

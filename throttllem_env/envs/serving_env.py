@@ -80,6 +80,16 @@ class ServingEnv(gym.Env[Any, Any]):
         """
         return self._current().telemetry
 
+    @property
+    def episode(self) -> Episode:
+        """What was drawn at the last reset.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No episode has begun.
+        """
+        self._current()
+        return self._episode
+
     def _current(self) -> "PlainRun | CompiledRun":
         if self._run is None or not self._begun:
             raise gym.error.ResetNeeded("call reset() first: no episode has begun")
@@ -96,7 +106,7 @@ class ServingEnv(gym.Env[Any, Any]):
             Observation and info at the end of the run-in.
         """
         super().reset(seed=seed)
-        episode = self._setup.source.draw(self.np_random)
+        self._episode = episode = self._setup.source.draw(self.np_random)
         if self._run is None:
             self._run = self._make_run()
         self._renderer = self._make_renderer(episode) if self.render_mode else None

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from throttllem_env.envs.episodes import Episode
 from throttllem_env.envs.kernels.results import RESULT
 from throttllem_env.envs.lanes import Lanes
 from throttllem_env.envs.options import OptionError
@@ -73,6 +74,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._results: NDArray[np.void] | None = None
         self._over = np.ones(num_envs, np.bool_)
+        self._episodes: dict[int, Episode] = {}
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin(self, rows: IntArray, results: NDArray[np.void]) -> NDArray[np.void]:
         """Begin episodes; returns RESULT[n] with those rows renewed."""
         episodes = [self.setups[row].source.draw(self._generator(row)) for row in rows.tolist()]
+        self._episodes.update(zip(rows.tolist(), episodes, strict=True))
         begun = self._lanes.begin(rows, episodes)
         merged = results.copy()
         merged[rows] = begun[rows]
@@ -207,6 +210,12 @@ class ServingVectorEnv(VectorEnv[Any, Any, Any]):
         if self._results is None:
             raise gym.error.ResetNeeded("call reset() first: no episode has begun")
         return self._lanes.telemetry(index)
+
+    def episode(self, index: int) -> Episode:
+        """What was drawn at the last reset of one environment."""
+        if index not in self._episodes:
+            raise gym.error.ResetNeeded("call reset() first: no episode has begun")
+        return self._episodes[index]
 
 
 class _Decoder:

@@ -49,8 +49,17 @@ LAYOUT = {
         "clock (MHz)": ["Multiline", ["control/clock_mhz"]],
         "GPUs allocated": ["Multiline", ["control/gpus"]],
     },
+    "Training": {
+        "power (W)": ["Multiline", ["training/power_w"]],
+        "late requests per request": ["Multiline", ["training/late_share"]],
+    },
+    "Held-out requests while training": {
+        "share of energy saved": ["Multiline", ["validation/saving"]],
+        "share of requests in time": ["Multiline", ["validation/slo_attainment"]],
+    },
 }
-"""Custom scalars: the two that are traded against each other side by side, all runs in each."""
+"""Custom scalars: the two that are traded against each other side by side, all runs in each. Trainings write
+the same layout and the last two groups (`throttllem_env.training.events`)."""
 
 _EVENT_FILES = "events.out.tfevents.*"
 

@@ -1,0 +1,1 @@
+"""Learned agents: policies in files, which run without the library that trained them."""

@@ -1,0 +1,1 @@
+"""Training of learned agents: one command, several learners, policies that run without them."""
