@@ -19,6 +19,10 @@ HEADS = ("scores", "quantiles", "mean")
 """What a network's outputs are: a score (logit, value) for each choice; `quantiles` of each action's value,
 the quantile varying slowest; or the action itself."""
 
+CHOICES = ("mode", "expected")
+"""How scores become a choice: the likeliest of each part; or, of clocks, which have an order, the expected. A
+policy that was trained by drawing mixes clocks from second to second, and what counts is their mean."""
+
 
 class Decider(Protocol):
     """Turns outputs into an action.
@@ -54,8 +58,8 @@ def make_decider(actions: Mapping[str, Any]) -> Decider:
     """Build the decider that a policy's description names.
 
     Args:
-        actions: `kind`, `clock_levels`, `shape`, `head`, `quantiles`, `masked`, and `residual` with
-            `reference`, `clocks` and `sizes`, or None.
+        actions: `kind`, `clock_levels`, `shape`, `head`, `quantiles`, `masked`, `choice`, and `residual`
+            with `reference`, `clocks` and `sizes`, or None.
 
     Raises:
         KeyError: Something is missing.
@@ -74,7 +78,7 @@ class OnGrid:
         self._kind = cast(ActionKind, actions["kind"])
         self._levels, self._shape = actions["clock_levels"], list(actions["shape"])
         self._head, self._masked = actions["head"], bool(actions["masked"])
-        self._quantiles = int(actions["quantiles"])
+        self._quantiles, self._expected = int(actions["quantiles"]), actions["choice"] == "expected"
         self.outputs = sum(self._shape) * self._quantiles
 
     def reset(self, assignment: Assignment) -> None:
@@ -95,7 +99,10 @@ class OnGrid:
         if self._head == "mean":
             mhz, slot = self._codec.decode(np.clip(outputs, -1.0, 1.0))
         else:
-            best = best_of(_means(outputs, self._quantiles), self._shape, mask)
+            scores = _means(outputs, self._quantiles)
+            best = best_of(scores, self._shape, mask)
+            if self._expected:
+                best[0] = round(expected(scores[: self._shape[0]], np.arange(self._shape[0])))
             mhz, slot = self._codec.decode(best if self._kind == "multi-discrete" else best[0])
         size = self._scenario.sizes[slot] if sizes[slot] else target_size(telemetry)
         return Action(mhz, size)
@@ -111,6 +118,7 @@ class AroundReference:
         settings = actions["residual"]
         self._moves = Moves(tuple(settings["clocks"]), tuple(settings["sizes"]))
         self._reference = make_controller(settings["reference"])
+        self._expected = actions["choice"] == "expected"
         self._shape = shape_of(self._moves.space)
         self.outputs = sum(self._shape)
 
@@ -124,7 +132,10 @@ class AroundReference:
         scenario = self._scenario
         choice = self._reference.act(seen, telemetry)
         outputs = network(with_choice(seen, choice, scenario))
-        moved = self._moves.moved(choice, best_of(outputs, self._shape, None), scenario)
+        clock, size = best_of(outputs, self._shape, None)
+        clocks = np.array(self._moves.clocks)
+        share = expected(outputs[: len(clocks)], clocks) if self._expected else float(clocks[clock])
+        moved = self._moves.moved_by(choice, share, self._moves.sizes[size], scenario)
         return possible(moved, telemetry, scenario)
 
 
@@ -156,6 +167,21 @@ def best_of(scores: NDArray[Any], shape: Sequence[int], mask: BoolArray | None) 
     """
     allowed = scores if mask is None else np.where(mask, scores, -np.inf)
     return [int(part.argmax()) for part in np.split(allowed, np.cumsum(shape)[:-1])]
+
+
+def expected(scores: NDArray[Any], values: NDArray[Any]) -> float:
+    """Expected value of a choice whose log-likelihoods are known up to a constant.
+
+    Args:
+        scores: float[n].
+        values: float[n].
+
+    Example:
+        >>> expected(np.array([0.0, 0.0, -np.inf]), np.array([1.0, 2.0, 9.0]))
+        1.5
+    """
+    likelihood = np.exp(np.asarray(scores, np.float64) - scores.max())
+    return float(likelihood @ values / likelihood.sum())
 
 
 def _means(outputs: NDArray[Any], quantiles: int) -> NDArray[Any]:
@@ -191,6 +217,7 @@ def describe_grid(
         "head": head,
         "masked": masked,
         "quantiles": quantiles,
+        "choice": "mode",
         "residual": None,
     }
 
@@ -208,5 +235,6 @@ def describe_moves(reference: str, moves: Moves) -> dict[str, Any]:
         "head": "scores",
         "masked": False,
         "quantiles": 1,
+        "choice": "mode",
         "residual": {"reference": reference, "clocks": moves.clocks, "sizes": moves.sizes},
     }

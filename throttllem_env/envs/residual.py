@@ -64,13 +64,22 @@ class Moves:
         clock, size = (int(part) for part in np.asarray(action).reshape(2))
         if not (0 <= clock < len(self.clocks) and 0 <= size < len(self.sizes)):
             raise ValueError(f"action = {action!r}: must be in {self.space}")
-        slot = min(scenario.sizes.index(choice.size) + self.sizes[size], len(scenario.sizes) - 1)
-        return Action(self._clock_mhz(choice.frequency_mhz, clock, scenario), scenario.sizes[slot])
+        return self.moved_by(choice, self.clocks[clock], self.sizes[size], scenario)
 
-    def _clock_mhz(self, mhz: int, move: int, scenario: Scenario) -> int:
-        if mhz >= scenario.top_mhz or self.clocks[move] == 0:
-            return mhz
-        return scenario.snap_mhz(mhz + self.clocks[move] * scenario.top_mhz)
+    def moved_by(self, choice: Action, share: float, slots: int, scenario: Scenario) -> Action:
+        """Move a choice by what lies between the moves that there are.
+
+        Args:
+            choice: What the reference asks for.
+            share: Share of the top clock that is added to the clock.
+            slots: Slots that are added to the size.
+            scenario: Gives clocks and sizes.
+        """
+        slot = min(scenario.sizes.index(choice.size) + slots, len(scenario.sizes) - 1)
+        mhz = choice.frequency_mhz
+        if share and mhz < scenario.top_mhz:
+            mhz = scenario.snap_mhz(mhz + share * scenario.top_mhz)
+        return Action(mhz, scenario.sizes[slot])
 
 
 def with_choice(observation: ObservationArray, choice: Action, scenario: Scenario) -> ObservationArray:

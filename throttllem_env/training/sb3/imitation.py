@@ -16,8 +16,8 @@ from throttllem_env.training.extras import Imitation
 from throttllem_env.training.sb3.environments import Environments
 from throttllem_env.types import Action, FloatArray
 
-BATCH = 256
-LEARNING_RATE = 1e-3
+BATCH = 128
+LEARNING_RATE = 3e-3
 
 
 def imitate(model: Any, environments: Environments, how: Imitation, seed: int) -> float | None:

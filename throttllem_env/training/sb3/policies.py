@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from throttllem_env.agents.learned.deciders import describe_grid, describe_moves
+from throttllem_env.agents.learned.deciders import CHOICES, describe_grid, describe_moves
 from throttllem_env.agents.learned.export import exported_network, head_of
 from throttllem_env.agents.learned.policy_file import PolicyFile
 from throttllem_env.envs.residual import Moves
@@ -11,13 +11,23 @@ from throttllem_env.training.sb3.environments import Environments
 from throttllem_env.training.settings import TrainSettings
 
 
-def policy_of(model: Any, environments: Environments, settings: TrainSettings) -> PolicyFile:
+def choices_of(model: Any) -> tuple[str, ...]:
+    """How the learner's scores may become choices: values have no expected clock, probabilities do."""
+    return (
+        CHOICES
+        if hasattr(model.policy, "action_net") and hasattr(model.action_space, "nvec")
+        else CHOICES[:1]
+    )
+
+
+def policy_of(model: Any, environments: Environments, settings: TrainSettings, choice: str) -> PolicyFile:
     """Export a learner.
 
     Args:
         model: The learner.
         environments: What it learned in.
         settings: What it was told.
+        choice: One of `deciders.CHOICES`.
     """
     network, arrays = exported_network(model, environments.venv)
     setup = environments.serving.setups[0]
@@ -36,7 +46,7 @@ def policy_of(model: Any, environments: Environments, settings: TrainSettings) -
         )
     description = {
         "network": network,
-        "actions": actions,
+        "actions": {**actions, "choice": choice},
         "observation_names": setup.observation.names,
         "control": setup.options.control,
         "control_period_s": setup.options.control_period_s,

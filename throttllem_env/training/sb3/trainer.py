@@ -13,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from throttllem_env.agents.learned.loading import controller_of
+from throttllem_env.agents.learned.policy_file import PolicyFile
 from throttllem_env.envs.residual import Moves
 from throttllem_env.scenario import load_scenario
 from throttllem_env.training.about import about
@@ -25,7 +26,7 @@ from throttllem_env.training.sb3.callbacks import ROW_STEPS, Row, Watch
 from throttllem_env.training.sb3.environments import Environments, make_environments
 from throttllem_env.training.sb3.imitation import imitate
 from throttllem_env.training.sb3.models import lean_on_reference, make_model
-from throttllem_env.training.sb3.policies import policy_of
+from throttllem_env.training.sb3.policies import choices_of, policy_of
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.training.validation import HeldOut, Validation
 
@@ -193,9 +194,8 @@ class _Training:
 
     def _keep(self) -> None:
         """Export, evaluate, keep: in this order, so that an interruption loses a segment, not the folder."""
-        policy = policy_of(self._model, self._environments, self._settings)
+        policy, found = self._judged()
         policy.write(self._folder / "checkpoints" / f"{self.steps:09d}.zip")
-        found = self._held_out.validate(controller_of(policy, "checkpoint"), self.steps)
         self._folder.append(VALIDATIONS, found.plain())
         self._events.validation(found)
         self._stale += 1
@@ -210,6 +210,15 @@ class _Training:
         }
         checkpoint.save(self._state, self._model, self._environments.venv, state)
         self._report.validated(found, self._best)
+
+    def _judged(self) -> tuple[PolicyFile, Validation]:
+        """The policy with the better way to choose, and how it does on held-out requests."""
+        candidates = []
+        for choice in choices_of(self._model):
+            policy = policy_of(self._model, self._environments, self._settings, choice)
+            found = self._held_out.validate(controller_of(policy, "checkpoint"), self.steps)
+            candidates.append((policy, found))
+        return max(candidates, key=lambda candidate: candidate[1].score)
 
     def outcome(self) -> Outcome:
         """What came out."""
