@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from throttllem_env.envs.actions import ActionGrid
+from throttllem_env.training.encoding import encoded
 from throttllem_env.training.extras import Imitation
 from throttllem_env.training.sb3.environments import make_environments
-from throttllem_env.training.sb3.imitation import encoded, imitate, watch
+from throttllem_env.training.sb3.imitation import imitate, watch
 from throttllem_env.training.sb3.models import make_model
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.types import Action

@@ -22,6 +22,7 @@ from throttllem_env.cli import (
     serve,
     trace,
     train,
+    transitions,
 )
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -113,6 +114,7 @@ def _root(
 compare.register(app)
 report.register(app)
 train.register(app)
+transitions.register(app)
 profile.register(app)
 fit.register(app)
 bench.register(app)

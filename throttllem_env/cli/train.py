@@ -1,9 +1,11 @@
 """`throttllem train`: learned agents."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from throttllem_env.cli.pairs import pairs
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -118,8 +120,8 @@ def train(
         slo_scale=slo_scale,
         length_predictor=length_predictor,
         env_id=env_id,
-        options=_pairs("option", option),
-        hyperparameters=_pairs("hyper", hyper),
+        options=pairs("option", option),
+        hyperparameters=pairs("hyper", hyper),
         hyperparameter_file=hyperparams,
         checkpoint_steps=checkpoint,
         patience=patience,
@@ -180,16 +182,3 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{name} = {text!r}: expected numbers, such as 0.5,1.0") from None
-
-
-def _pairs(name: str, given: list[str] | None) -> dict[str, Any]:
-    """`name=value` pairs; values are read as YAML reads them."""
-    import yaml
-
-    pairs: dict[str, Any] = {}
-    for text in given or []:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise ValueError(f"{name} = {text!r}: expected name=value")
-        pairs[key] = yaml.safe_load(value)
-    return pairs

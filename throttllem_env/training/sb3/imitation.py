@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from throttllem_env.controller import Assignment, make_controller
-from throttllem_env.envs.actions import ActionGrid
-from throttllem_env.envs.options import ActionKind
+from throttllem_env.training.encoding import encoded
 from throttllem_env.training.extras import Imitation
 from throttllem_env.training.sb3.environments import Environments
-from throttllem_env.types import Action, FloatArray
+from throttllem_env.types import FloatArray
 
 BATCH = 128
 LEARNING_RATE = 3e-3
@@ -83,31 +82,6 @@ def _remember(buffer: Any, before: Any, venv: Any, actions: Any, over: Any, info
         after[index] = venv.unnormalize_obs(infos[index]["terminal_observation"])
     stored = actions.reshape(len(actions), -1)
     buffer.add(before, after, stored, venv.get_original_reward(), over, infos)
-
-
-def encoded(action: Action, kind: ActionKind, grid: ActionGrid) -> int | list[int] | list[float]:
-    """An action in an agent's space: the nearest clock there is.
-
-    Args:
-        action: What a controller asks for.
-        kind: Kind of the action space.
-        grid: What there is to choose from.
-
-    Example:
-        >>> encoded(Action(900, 2), "discrete", ActionGrid((600, 1000, 1400), (1, 2, 4)))
-        5
-    """
-    clocks = np.array(grid.clocks_mhz)
-    level, slot = int(np.abs(clocks - action.frequency_mhz).argmin()), grid.sizes.index(action.size)
-    if kind == "multi-discrete":
-        return [level, slot]
-    if kind == "discrete":
-        from throttllem_env.envs.actions import SIZE_SLOTS
-
-        return level * SIZE_SLOTS + slot
-    low, top = clocks[0], clocks[-1]
-    share = (action.frequency_mhz - low) / (top - low), (slot + 0.5) / len(grid.sizes)
-    return [float(2 * part - 1) for part in share]
 
 
 def clone(
