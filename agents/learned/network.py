@@ -18,14 +18,15 @@ ACTIVATIONS: dict[str, Callable[[Vector], Vector]] = {
     "tanh": np.tanh,
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0)))),
     "leaky_relu": lambda x: np.where(x > 0, x, np.float32(0.01) * x),
-    "silu": lambda x: x * _sigmoid(x),
+    "silu": lambda x: np.asarray(x * _sigmoid(x)),
 }
 """By the name that a policy's description uses."""
 
 
 def _sigmoid(x: Vector) -> Vector:
     """Logistic function, without overflow."""
-    return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
+    half = np.float32(0.5)
+    return np.asarray(half * (np.tanh(half * x) + np.float32(1)), np.float32)
 
 
 class Normaliser:

@@ -56,4 +56,4 @@ def transitions(
             root=out,
             on_episode=lambda done: bar.update(task, completed=done),
         )
-    typer.echo(f"Wrote {path}: {episodes} episodes of {agent}")
+    typer.echo(f"Wrote {path}: {agent}, {episodes} episode{'' if episodes == 1 else 's'}")

@@ -32,8 +32,9 @@ def imitate(model: Any, environments: Environments, how: Imitation, seed: int) -
         The last loss per action; None where only a replay buffer was filled.
     """
     seen, done = watch(model, environments, how, seed)
+    normalised: Any = environments.venv.normalize_obs(seen)
     rng = np.random.default_rng(seed)
-    return clone(model, environments.venv.normalize_obs(seen), done, how.epochs, rng)
+    return clone(model, normalised, done, how.epochs, rng)
 
 
 def watch(
@@ -121,7 +122,7 @@ def clone(
         for rows in np.array_split(rng.permutation(len(seen)), -(-len(seen) // size)):
             loss = loss_of(model, torch.as_tensor(seen[rows]), torch.as_tensor(done[rows]))
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     return float(loss.detach())
 

@@ -155,7 +155,8 @@ class ResidualVecEnv(VecEnvWrapper):
 
     def step_wait(self) -> Any:
         """See `VecEnv`."""
-        observations, rewards, over, infos = self.venv.step_wait()
+        found: Any = self.venv.step_wait()
+        observations, rewards, over, infos = found
         for index in np.flatnonzero(over).tolist():
             last = infos[index]["terminal_observation"]
             # What the reference would have chosen there is not known: its telemetry is gone. Its last choice.
