@@ -18,7 +18,7 @@ from throttllem_env.training.algorithms import ALGORITHMS, train
 from throttllem_env.training.extras import Curriculum, Imitation, Lagrangian, Residual
 from throttllem_env.training.report import Silent
 from throttllem_env.training.settings import TrainSettings
-from throttllem_env.training.validation import Validation
+from throttllem_env.training.validation import HeldOut, Validation
 
 MakeSettings = Callable[..., TrainSettings]
 SB3 = [name for name, algorithm in ALGORITHMS.items() if algorithm.model]
@@ -156,8 +156,6 @@ def test_loads_follow_the_curriculum(make_settings: MakeSettings) -> None:
 
 
 def test_a_residual_agent_begins_as_its_reference(make_settings: MakeSettings) -> None:
-    from throttllem_env.training.validation import HeldOut
-
     settings = make_settings(
         steps=64,
         checkpoint_steps=64,
@@ -214,3 +212,29 @@ def test_wrong_input_is_refused_by_name(
 def test_an_unknown_learner_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="algo = 'ppoo': unknown; did you mean 'ppo'"):
         TrainSettings(algo="ppoo", steps=1, out=Path("out"))
+
+
+def test_a_tiny_agent_learns_what_a_random_one_does_not(make_settings: MakeSettings) -> None:
+    """At a low load: to save energy and be in time, in 6,144 steps."""
+    settings = make_settings(
+        steps=6144,
+        checkpoint_steps=2048,
+        load=0.3,
+        options={"episode_s": 60.0, "run_in_s": 5.0, "observation": "compact"},
+        hyperparameters={
+            "n_envs": 8,
+            "n_steps": 32,
+            "batch_size": 64,
+            "n_epochs": 6,
+            "learning_rate": 3e-3,
+            "policy_kwargs": {"net_arch": [16]},
+        },
+    )
+    learned = train(settings, Silent()).best
+    held_out = HeldOut(load_scenario(settings.scenario), settings.trace, load=0.3)
+    random = held_out.validate(make_controller("random"), 0)
+    assert learned.slo_attained
+    assert not random.slo_attained
+    assert learned.saving > 0.05
+    curve = [float(row["reward_per_s"]) for row in rows(settings.out / "curve.csv")]
+    assert curve[-1] > curve[0]
