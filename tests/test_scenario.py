@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from throttllem_env.scenario import RatedLoad, ScenarioError, load_scenario, parse_scenario, scenario_names
+from throttllem_env.hardware import IterationWork
+from throttllem_env.scenario import (
+    Deviation,
+    RatedLoad,
+    ScenarioError,
+    load_scenario,
+    parse_scenario,
+    scenario_names,
+)
 
 GOOD = {
     "name": "mine",
@@ -135,3 +143,18 @@ def test_a_power_cap_reaches_the_physics() -> None:
     scenario = load_scenario("llama2-13b-a100")
     capped = scenario.model_copy(update={"power_cap_w": 250.0})
     assert capped.physics(4).at(1410).prefill_w <= 250.0 < scenario.physics(4).at(1410).prefill_w
+
+
+def test_a_deviation_is_served_and_forecasts_do_not_know_of_it() -> None:
+    plain = load_scenario("llama2-13b-a100")
+    wrong = plain.model_copy(update={"deviation": Deviation(decode_time=1.1, prefill_time=1.2, power=0.9)})
+    before, after = plain.served_physics(2).at(1005), wrong.served_physics(2).at(1005)
+    decode = IterationWork(16, 10_000, 0, 0)
+    assert after.iteration(decode).total_s == pytest.approx(1.1 * before.iteration(decode).total_s)
+    chunk = IterationWork(0, 0, 512, 512**2)
+    assert after.iteration(chunk).prefill_s == pytest.approx(
+        1.2 * before.iteration(chunk).prefill_s, rel=1e-3
+    )
+    assert after.decode_power_w(16) == pytest.approx(0.9 * before.decode_power_w(16))
+    assert after.idle_w == pytest.approx(0.9 * before.idle_w)
+    assert wrong.physics(2) is plain.physics(2) is plain.served_physics(2)

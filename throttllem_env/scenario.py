@@ -111,6 +111,20 @@ class WarmUp(_Section):
         return self
 
 
+class Deviation(_Section):
+    """How the hardware that serves differs from its profile, which forecasts go by: factors on it.
+
+    Attributes:
+        decode_time: On the time of everything but prefill.
+        prefill_time: On the time of prefill.
+        power: On every power.
+    """
+
+    decode_time: Positive = 1.0
+    prefill_time: Positive = 1.0
+    power: Positive = 1.0
+
+
 class Scenario(_Section):
     """Model, GPU, sizes, SLOs, load and control.
 
@@ -139,6 +153,8 @@ class Scenario(_Section):
             the E2E SLO.
         switching: Cost of a clock change.
         warm_up: Cost of a new instance.
+        deviation: How the hardware that serves differs from its profile. Forecasts do not know of it: a
+            test of controllers whose model is wrong.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -161,6 +177,7 @@ class Scenario(_Section):
     drain_s: float = Field(60.0, ge=0)
     switching: Switching = Switching()
     warm_up: WarmUp = WarmUp()
+    deviation: Deviation = Deviation()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -265,10 +282,17 @@ class Scenario(_Section):
         return kv_blocks(self.gpu_spec, self.model_spec, size, self.engine.block_size)
 
     def physics(self, size: int) -> Physics:
-        """Time and energy of an instance's iterations."""
+        """Time and energy of an instance's iterations, by the profile: what forecasts go by."""
+        return self._physics(size, Deviation())
+
+    def served_physics(self, size: int) -> Physics:
+        """Time and energy of an instance's iterations as they are served; see `deviation`."""
+        return self._physics(size, self.deviation)
+
+    def _physics(self, size: int, deviation: Deviation) -> Physics:
         engine = self.engine
         limits = (engine.max_num_seqs, self.power_cap_w, engine.max_num_batched_tokens)
-        return _physics(self.model, self.gpu, size, *limits)
+        return _physics(self.model, self.gpu, size, *limits, deviation)
 
     def snap_mhz(self, mhz: float) -> int:
         """The supported clock nearest to a value."""
@@ -277,10 +301,19 @@ class Scenario(_Section):
 
 @cache
 def _physics(
-    model: str, gpu: str, size: int, max_batch: int, power_cap_w: float | None, max_chunk_tokens: int
+    model: str,
+    gpu: str,
+    size: int,
+    max_batch: int,
+    power_cap_w: float | None,
+    max_chunk_tokens: int,
+    deviation: Deviation,
 ) -> Physics:
     """Shared by all who ask: its tables cost a millisecond per clock when a clock is first used."""
-    return Physics(load_profile(model, gpu), GPUS[gpu], size, max_batch, power_cap_w, max_chunk_tokens)
+    profile = load_profile(model, gpu)
+    if deviation != Deviation():
+        profile = profile.scaled(**deviation.model_dump())
+    return Physics(profile, GPUS[gpu], size, max_batch, power_cap_w, max_chunk_tokens)
 
 
 def scenario_names() -> list[str]:

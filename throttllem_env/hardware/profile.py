@@ -3,7 +3,7 @@
 A profile is a YAML file under `profiles/`, written by `scripts/fit_hardware.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -135,6 +135,29 @@ class HardwareProfile:
             ResponseCoefficients(**data["response"]),
             PowerCoefficients(**data["power"]),
         )
+
+    def scaled(
+        self, decode_time: float = 1.0, prefill_time: float = 1.0, power: float = 1.0
+    ) -> "HardwareProfile":
+        """The profile of hardware that is slower or hungrier than this one.
+
+        Args:
+            decode_time: Factor on the time of everything but prefill.
+            prefill_time: Factor on the time of prefill.
+            power: Factor on every power.
+        """
+        latency = {size: _scaled_latency(c, decode_time, prefill_time) for size, c in self.latency.items()}
+        watts = {name: getattr(self.power, name) * power for name in WATTS}
+        return replace(self, latency=latency, power=replace(self.power, **watts))
+
+
+WATTS = ("base_w", "dynamic_w", "prefill_dynamic_w", "idle_w", "idle_dynamic_w")
+"""Coefficients that are powers."""
+
+
+def _scaled_latency(c: LatencyCoefficients, decode_time: float, prefill_time: float) -> LatencyCoefficients:
+    factors = {name: prefill_time if name.startswith("prefill") else decode_time for name in asdict(c)}
+    return LatencyCoefficients(**{name: value * factors[name] for name, value in asdict(c).items()})
 
 
 @cache

@@ -55,7 +55,7 @@ class EmulatedGpus:
         self.iteration: Iteration | None = None
         self.warming = warming
         self.energy = EnergyParts()
-        self._physics = scenario.physics(size)
+        self._physics = scenario.served_physics(size)
         self._accounted_s = now_s
 
     @property

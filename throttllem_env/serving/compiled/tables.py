@@ -52,11 +52,11 @@ class DenseTables:
 def dense_tables(scenario: Scenario) -> DenseTables:
     """The tables of a scenario, shared by all that have the same physics."""
     engine = scenario.engine
-    physics = tuple(scenario.physics(size) for size in scenario.sizes)
+    physics = tuple(scenario.served_physics(size) for size in scenario.sizes)
     return _shared(physics, engine.max_num_seqs, engine.max_num_batched_tokens)
 
 
 @cache
 def _shared(physics: tuple[Physics, ...], max_batch: int, max_chunk_tokens: int) -> DenseTables:
-    """`Scenario.physics` gives the same objects for the same physics, so they serve as keys."""
+    """`Scenario.served_physics` gives the same objects for the same physics, so they serve as keys."""
     return DenseTables(physics, max_batch, max_chunk_tokens)
