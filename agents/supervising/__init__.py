@@ -1,0 +1,1 @@
+"""Searched policies that supervise the projection; they need NumPy alone."""

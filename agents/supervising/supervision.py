@@ -1,0 +1,207 @@
+"""A small policy that supervises the projection: it bounds the clock and names the demand to be served.
+
+Once per second the projection says which clock is the lowest that keeps every deadline. The policy, linear in
+a few features of the observation, says how far to trust it: a least and a highest clock, and a reserve above
+the projection's. It also names the demand, which the smallest size that is rated for it serves; a demand
+that sinks is forgotten slowly, so that a lull does not cost a change of size there and back. Features, clocks
+and demands are relative to the scenario's own limits, so that a policy can be tried on another GPU or model.
+Everything is NumPy on many nodes at once: a search steps a whole population in one go.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from throttllem_env.scenario import Scenario
+from throttllem_env.types import FloatArray, IntArray
+
+FEATURES: Final[dict[str, str]] = {
+    "one": "1",
+    "rate": "requests per second of the last 30 s / rated load of the largest size",
+    "tokens": "output tokens per second, smoothed over 20 s / a quarter of the fastest decode",
+    "prompts": "prompt tokens per second of the last 30 s / fastest prefill",
+    "batch": "running requests / a quarter of max_num_seqs",
+    "kv": "KV blocks / total",
+    "queue": "waiting requests / a sixteenth of max_num_seqs, at most 2",
+    "slack": "least predicted slack at the top clock / E2E SLO",
+    "late": "share of requests late even at the top clock, times 4, at most 1",
+    "small": "1 - active size / largest size",
+    "idle": "1 where no request is there",
+}
+"""What a policy sees, by name."""
+
+OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
+    "demand": ("one", "rate", "tokens", "prompts", "batch", "kv", "queue", "slack", "late"),
+    "least_clock": ("one", "rate", "batch", "kv", "queue", "small", "idle"),
+    "highest_clock": ("one", "rate", "queue", "slack", "late", "small"),
+    "reserve": ("one", "batch", "slack", "small"),
+}
+"""What it says, and which features each is linear in; all relative to the top clock or the largest size."""
+
+SMOOTHING_S: Final = 20.0
+"""Time constant of `tokens`."""
+
+OBSERVED: Final = (
+    "request_rate",
+    "token_rate",
+    "prompt_token_rate",
+    "batch",
+    "kv_used",
+    "queue",
+    "slack_top",
+    "missing_share",
+    "lowest_clock",
+)
+"""Features of the environment's observation that are read, besides the slots of the active size."""
+
+WEIGHTS: Final = sum(len(names) for names in OUTPUTS.values())
+PARAMETERS: Final = WEIGHTS + 1
+"""Weights in the order of `OUTPUTS`, then the logarithm of `hold_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """k policies.
+
+    Attributes:
+        weights: float64[k, features, outputs], zero where an output does not read a feature.
+        hold_s: float64[k], time constant with which a demand is forgotten, seconds.
+    """
+
+    weights: FloatArray
+    hold_s: FloatArray
+
+    @classmethod
+    def of(cls, parameters: FloatArray) -> "Policies":
+        """Read parameters.
+
+        Args:
+            parameters: float64[k, PARAMETERS].
+        """
+        weights = np.zeros((len(parameters), len(FEATURES), len(OUTPUTS)))
+        rows = {name: row for row, name in enumerate(FEATURES)}
+        at = 0
+        for column, names in enumerate(OUTPUTS.values()):
+            weights[:, [rows[name] for name in names], column] = parameters[:, at : at + len(names)]
+            at += len(names)
+        return cls(weights, np.exp(np.clip(parameters[:, -1], 0.0, 8.0)))
+
+
+class Node:
+    """What a policy must know of the scenario that it works for.
+
+    Attributes:
+        clock_ratios: float64[clocks], supported clocks / top clock, ascending.
+        capacity: float64[sizes], rated load of each size / that of the largest; infinite for the largest.
+        relative_size: float64[sizes], sizes / largest size.
+    """
+
+    def __init__(self, scenario: Scenario, slo_scale: float = 1.0) -> None:
+        """Read a scenario.
+
+        Args:
+            scenario: What is served on what; frozen.
+            slo_scale: Factor on its SLOs, which rated loads depend on.
+        """
+        clocks_mhz = np.array(scenario.gpu_spec.clocks_mhz, np.float64)
+        largest_rps = scenario.rated_rps(scenario.largest_size, slo_scale)
+        self.clock_ratios: FloatArray = clocks_mhz / scenario.top_mhz
+        self.capacity = np.array([scenario.rated_rps(s, slo_scale) / largest_rps for s in scenario.sizes])
+        self.capacity[-1] = np.inf
+        self.relative_size = np.array(scenario.sizes) / scenario.largest_size
+
+
+class Supervision:
+    """k policies at work on n nodes of one kind each, with what they remember.
+
+    Attributes:
+        demand: float64[k, n], demand that is held, relative to the rated load of the largest size.
+    """
+
+    def __init__(self, policies: Policies, node: Node, names: Sequence[str], nodes: int = 1) -> None:
+        """Know nothing yet: the demand is that of a full node.
+
+        Args:
+            policies: k of them.
+            node: The scenario; all nodes have the same clocks and sizes.
+            names: Names of the observation's features.
+            nodes: n, how many nodes each policy works on.
+
+        Raises:
+            ValueError: The observation lacks a feature that is needed.
+        """
+        self._policies, self._node = policies, node
+        slots = [f"size_slot_{slot}" for slot in range(len(node.capacity))]
+        missing = [name for name in (*OBSERVED, *slots) if name not in names]
+        if missing:
+            raise ValueError(f"observation: has no feature {missing[0]!r}; take the one with projections")
+        self._columns = np.array([names.index(name) for name in OBSERVED])
+        self._slots = np.array([names.index(name) for name in slots])
+        shape = (len(policies.hold_s), nodes)
+        self.demand = np.ones(shape)
+        self._tokens, self._weight, self._time_s = np.zeros((3, *shape))
+
+    def decide(self, observations: FloatArray, time_s: FloatArray) -> tuple[IntArray, IntArray]:
+        """Take in what is seen and decide.
+
+        Args:
+            observations: float[k, n, features], as the environment shows them.
+            time_s: float64[k, n], now.
+
+        Returns:
+            int64[k, n] indices of clocks, int64[k, n] indices of sizes.
+        """
+        seen = observations[..., self._columns].astype(np.float64)
+        active = observations[..., self._slots].argmax(axis=-1)
+        elapsed_s, self._time_s = time_s - self._time_s, time_s
+        features = self._features(seen, active, elapsed_s)
+        demand, least, highest, reserve = np.moveaxis(features @ self._policies.weights, -1, 0)
+        return self._clocks(seen[..., -1], least, highest, reserve), self._sizes(demand, elapsed_s)
+
+    def _features(self, seen: FloatArray, active: IntArray, elapsed_s: FloatArray) -> FloatArray:
+        """float64[k, n, features], in the order of `FEATURES`."""
+        rate, token_rate, prompt_rate, batch, kv, queue, slack, late, _ = np.moveaxis(seen, -1, 0)
+        ones = np.ones_like(rate)
+        return np.stack(
+            [
+                ones,
+                rate,
+                4 * self._smoothed(token_rate, elapsed_s),
+                prompt_rate,
+                4 * batch,
+                kv,
+                np.minimum(16 * queue, 2.0),
+                slack,
+                np.minimum(4 * late, 1.0),
+                ones - self._node.relative_size[active],
+                ((batch == 0) & (queue == 0)).astype(np.float64),
+            ],
+            axis=-1,
+        )
+
+    def _smoothed(self, token_rate: FloatArray, elapsed_s: FloatArray) -> FloatArray:
+        """Exponential mean; what was before the start does not count as if nothing had been asked for."""
+        kept = np.exp(-elapsed_s / SMOOTHING_S)
+        self._tokens = kept * self._tokens + (1 - kept) * token_rate
+        self._weight = kept * self._weight + (1 - kept)
+        return np.divide(self._tokens, self._weight, out=np.zeros_like(kept), where=self._weight > 0)
+
+    def _clocks(
+        self, lowest: FloatArray, least: FloatArray, highest: FloatArray, reserve: FloatArray
+    ) -> IntArray:
+        """The projection's clock with its reserve, within the bounds; a supported one not below it."""
+        asked = lowest + np.clip(reserve, 0.0, 1.0) * (1 - lowest)
+        ratio = np.minimum(np.maximum(asked, least), np.maximum(highest, least))
+        ratios = self._node.clock_ratios
+        found: IntArray = np.searchsorted(ratios, ratio - 1e-6)
+        return np.minimum(found, len(ratios) - 1)
+
+    def _sizes(self, demand: FloatArray, elapsed_s: FloatArray) -> IntArray:
+        """The smallest size that is rated for the demand that is held."""
+        kept = np.exp(-elapsed_s / self._policies.hold_s[:, None])
+        self.demand = np.maximum(demand, self.demand * kept)
+        sufficient = self._node.capacity >= self.demand[..., None]
+        found: IntArray = sufficient.argmax(axis=-1)
+        return found

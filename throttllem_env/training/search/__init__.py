@@ -1,0 +1,1 @@
+"""CMA-ES over policies that supervise the projection: the learner that needs no gradients and no torch."""

@@ -1,0 +1,43 @@
+"""Cases with what the reference makes of them: what policies are weighed on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from throttllem_env.agents.supervising.supervision import Policies
+from throttllem_env.agents.throttllem import Throttllem
+from throttllem_env.training.search.arena import Outcome, serve, serve_by_rule
+from throttllem_env.training.search.cases import Case
+from throttllem_env.training.search.fitness import Fitness, Price, fitness
+from throttllem_env.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Cases with a standard to hold policies to.
+
+    Attributes:
+        cases: n of them.
+        reference: Of the reference, asked once per second.
+    """
+
+    cases: Sequence[Case]
+    reference: Outcome
+
+    @classmethod
+    def of(cls, cases: Sequence[Case]) -> "Pool":
+        """Serve cases by the reference."""
+        return cls(cases, serve_by_rule(cases, Throttllem()))
+
+    def weigh(self, parameters: FloatArray, price: Price, rows: IntArray | None = None) -> Fitness:
+        """Serve some of the cases under policies.
+
+        Args:
+            parameters: float64[k, PARAMETERS].
+            price: What lateness costs.
+            rows: Which cases; None for all.
+        """
+        chosen = np.arange(len(self.cases)) if rows is None else rows
+        cases = [self.cases[row] for row in chosen.tolist()]
+        return fitness(cases, serve(cases, Policies.of(parameters)), self.reference.of(chosen), price)
