@@ -1,8 +1,10 @@
 """Train the agents of docs/agents.md and hold them to the reference on requests that they have not seen.
 
-    python scripts/train_agents.py train    --traces DIR [--recipes searched:5,searched-fine:5] [--jobs 2]
-    python scripts/train_agents.py evaluate --traces DIR
+    python scripts/train_agents.py train    --traces DIR [--recipes searched:5,searched-fine:5]
+    python scripts/train_agents.py evaluate --traces DIR [--recipes ...] [--replicas 3] [--jobs 2]
+    python scripts/train_agents.py ship     --traces DIR
 
+`evaluate` writes docs/agents.md, `ship` puts the policy that was best on held-out requests into the package.
 Trainings and runs that are there already are not made again, and a training that was cut off goes on.
 """
 
@@ -11,7 +13,10 @@ from pathlib import Path
 
 from throttllem_env.training.algorithms import train
 from throttllem_env.training.report import Silent
+from throttllem_env.training.study.evaluate import evaluate
 from throttllem_env.training.study.recipes import require_recipe, settings_of
+from throttllem_env.training.study.ship import ship
+from throttllem_env.training.validation import Validation
 
 
 class Lines(Silent):
@@ -21,9 +26,12 @@ class Lines(Silent):
         """Name the training."""
         self._label = label
 
-    def validated(self, found: object, best: object) -> None:
+    def validated(self, found: Validation, best: Validation) -> None:
         """See `Reporter`."""
-        print(f"{self._label}: {found}", flush=True)
+        score = f"{-found.score:.4f}, best {-best.score:.4f}"
+        print(
+            f"{self._label}, {found.steps / 1e6:.1f} M steps: {found.saving:.1%} saved, {score}", flush=True
+        )
 
 
 def recipes(text: str) -> list[tuple[str, int]]:
@@ -41,8 +49,26 @@ def train_all(arguments: argparse.Namespace) -> None:
     for name, seeds in arguments.recipes:
         for seed in range(arguments.first_seed, seeds):
             settings = settings_of(name, seed, arguments.scenario, arguments.traces, arguments.out)
-            outcome = train(settings, Lines(f"{name} {seed}"))
-            print(f"{name} seed {seed}: {outcome.best}", flush=True)
+            train(settings, Lines(f"{name}, seed {seed}"))
+
+
+def evaluate_all(arguments: argparse.Namespace) -> None:
+    """Hold all that is trained to the reference, and write the page."""
+    for path in evaluate(
+        arguments.recipes,
+        arguments.traces,
+        arguments.out,
+        arguments.docs,
+        replicas=arguments.replicas,
+        jobs=arguments.jobs,
+        notify=lambda text: print(text, flush=True),
+    ):
+        print(path)
+
+
+def ship_best(arguments: argparse.Namespace) -> None:
+    """Put the best policy into the package."""
+    print(ship(arguments.recipes, arguments.scenario, arguments.out))
 
 
 def main() -> None:
@@ -50,16 +76,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "evaluate"))
+    parser.add_argument("what", choices=("train", "evaluate", "ship"))
     parser.add_argument("--traces", type=Path, required=True, help="folder with the Azure traces of 2023")
-    parser.add_argument("--scenario", default="llama2-13b-a100", help="default: %(default)s")
+    parser.add_argument("--scenario", default="llama2-13b-a100", help="train, ship; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out/agents"), help="default: %(default)s")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="default: %(default)s")
     parser.add_argument(
-        "--recipes", type=recipes, default="searched:5,searched-fine:5", help="name:seeds,..."
+        "--recipes",
+        type=recipes,
+        default="searched:5,searched-fine:5",
+        help="name:seeds,...; default: %(default)s",
     )
-    parser.add_argument("--first-seed", type=int, default=0, help="leave out those below")
+    parser.add_argument("--first-seed", type=int, default=0, help="train: leave out seeds below it")
+    parser.add_argument("--replicas", type=int, default=3, help="evaluate: default %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="evaluate: default %(default)s")
     arguments = parser.parse_args()
-    {"train": train_all}[arguments.what](arguments)
+    {"train": train_all, "evaluate": evaluate_all, "ship": ship_best}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,9 +27,23 @@ class Pool:
     reference: Outcome
 
     @classmethod
-    def of(cls, cases: Sequence[Case]) -> "Pool":
-        """Serve cases by the reference."""
-        return cls(cases, serve_by_rule(cases, Throttllem()))
+    def of(cls, cases: Sequence[Case], kept: Path | None = None) -> "Pool":
+        """Serve cases by the reference.
+
+        Args:
+            cases: The cases.
+            kept: File that what comes of it is kept in, and read from if it is there: for the same cases.
+        """
+        if kept and kept.is_file():
+            with np.load(kept) as stored:
+                return cls(cases, Outcome(*(stored[name] for name in Outcome.__slots__)))
+        reference = serve_by_rule(cases, Throttllem())
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            draft = kept.with_suffix(".part.npz")
+            np.savez(draft, **{name: getattr(reference, name) for name in Outcome.__slots__})
+            draft.replace(kept)
+        return cls(cases, reference)
 
     def weigh(self, parameters: FloatArray, price: Price, rows: IntArray | None = None) -> Fitness:
         """Serve some of the cases under policies.

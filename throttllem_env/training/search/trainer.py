@@ -103,9 +103,10 @@ class _Training:
         """Search to the end, or until patience does."""
         seed, recipe = self._settings.seed, self._recipe
         rng = np.random.default_rng([seed, 0xCA5E5])
-        self._pool = Pool.of(self._source.draw(recipe.pool, rng))
+        state = self._folder / "state"
+        self._pool = Pool.of(self._source.draw(recipe.pool, rng), state / "pool.npz")
         held_out = recipe.held_out_loads, recipe.held_out_predictors, recipe.held_out_replicas
-        self._held_out = Pool.of(self._source.held_out(*held_out))
+        self._held_out = Pool.of(self._source.held_out(*held_out), state / "held-out.npz")
         self._baseline = self._served(top_clock())
         for generation in search(self._weigh, self._plan, seed, self._first, self._kept):
             self._after(generation)

@@ -1,1 +1,1 @@
-"""The study behind docs/agents.md: agents trained by recipe, held to the reference on requests they never saw."""
+"""The study behind docs/agents.md: agents by recipe, held to the reference on requests they never saw."""

@@ -1,0 +1,159 @@
+"""The study holds agents to the reference on the same requests, and says what it found and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from throttllem_env.scenario import load_scenario
+from throttllem_env.traces import load_trace
+from throttllem_env.traces.parquet import write_parquet
+from throttllem_env.training.folder import VALIDATIONS
+from throttllem_env.training.study.conditions import PHYSICS_ERROR, conditions, spike, watched
+from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
+from throttllem_env.training.study.evaluate import best_training
+from throttllem_env.training.study.evaluate import test_cases as cases_of_test
+from throttllem_env.training.study.learning import Training, mean_interval, trainings
+from throttllem_env.training.study.page import Study, write_agents_page
+from throttllem_env.training.study.recipes import RECIPES, policy_path, settings_of
+from throttllem_env.training.study.transfer import Transfer, keep_transfer, read_transfer
+
+CASE = ContestCase("calm", "poisson:rate_rps=3,duration_s=240", 0.5, duration_s=200.0)
+POLICY = "llama2-13b-a100.json"
+
+
+def standing(energy: float, late: int, agent: str = "mine", case: ContestCase = CASE) -> Standing:
+    """Of 1,000 requests; the reference was late with 3."""
+    points = (3 - late) / 10
+    return Standing(agent, case, 1000, late, 3, energy, (energy - 0.01, energy + 0.01), points, None, True)
+
+
+@pytest.fixture(scope="module")
+def served() -> dict[str, Standing]:
+    return contest(CASE, ["max-frequency", "static-frequency:mhz=1200"], seeds=2)
+
+
+def test_the_reference_is_held_to_itself(served: dict[str, Standing]) -> None:
+    own = served[REFERENCE]
+    assert own.energy == 1.0
+    assert own.points == 0.0
+    assert own.late == own.reference_late
+
+
+def test_others_are_held_to_it_on_the_same_requests(served: dict[str, Standing]) -> None:
+    assert len({one.requests for one in served.values()}) == 1
+    top, lower = served["max-frequency"], served["static-frequency:mhz=1200"]
+    assert 1.0 < lower.energy < top.energy
+    assert top.late <= lower.late
+    assert top.attainment == pytest.approx(1 - top.late / top.requests)
+
+
+@pytest.mark.parametrize(
+    ("energy", "late", "wins"), [(0.94, 3, True), (0.95, 2, True), (0.96, 0, False), (0.5, 4, False)]
+)
+def test_a_win_is_five_percent_less_energy_at_attainment_not_lower(
+    energy: float, late: int, wins: bool
+) -> None:
+    assert standing(energy, late).wins is wins
+
+
+def test_a_run_that_fails_is_named() -> None:
+    # Nothing is shipped for a scenario of this name, and a path is not one of the package's.
+    case = replace(CASE, scenario="llama3-70b-h100")
+    with pytest.raises(ValueError, match="no policy is shipped"):
+        contest(case, ["learned"], seeds=1)
+
+
+def test_a_spike_doubles_the_requests_of_a_stretch_and_no_others() -> None:
+    trace = load_trace("poisson:rate_rps=5,duration_s=1000", seed=2)
+    spiked = spike(trace)
+    assert spiked.duration_s == trace.duration_s
+    inside, outside = trace.window(400.0, 500.0), trace.window(0.0, 400.0)
+    assert len(spiked.window(400.0, 500.0)) == 2 * len(inside)
+    assert spiked.window(0.0, 400.0) == outside
+
+
+def test_conditions_change_what_they_say_and_nothing_else(tmp_path: Path) -> None:
+    write_parquet(load_trace("azure-conv-like", seed=3), tmp_path / "conv.parquet")
+    base = ContestCase("conv", str(tmp_path / "conv.parquet"), 0.7)
+    found = {c.case.name: c for c in conditions(base, tmp_path / "conditions")}
+    plain = load_scenario(base.scenario)
+    slow = load_scenario(found["15 % slower than believed"].case.scenario)
+    assert slow.deviation.decode_time == slow.deviation.prefill_time == 1 + PHYSICS_ERROR
+    assert slow.model_copy(update={"deviation": plain.deviation}) == plain
+    switch = load_scenario(found["200 ms for a change of clock"].case.scenario)
+    assert switch.switching.median_s == switch.switching.p99_s == 0.2
+    assert found["telemetry 5 s old"].suffix == "+stale:delay_s=5"
+    assert found["lengths wrong by 30 %"].case.predictor == "noisy-30"
+    spiked = found["load doubles for a tenth of the time"].case
+    assert spiked.load > base.load
+    assert Path(spiked.trace).is_file()
+
+
+def test_a_watchdog_stands_inside_of_what_a_condition_wraps() -> None:
+    assert watched(["a"], "+stale:delay_s=5") == {
+        "a+stale:delay_s=5": "a",
+        "a+watchdog+stale:delay_s=5": "a+watchdog",
+    }
+
+
+def test_test_cases_are_of_test_blocks_and_never_with_true_lengths(tmp_path: Path) -> None:
+    cases = cases_of_test(tmp_path)
+    assert len(cases) == 18
+    assert {case.split for case in cases} == {"test"}
+    assert {case.predictor for case in cases} == {"learned", "noisy-30"}
+
+
+def test_a_recipe_that_follows_another_begins_with_its_policy(tmp_path: Path) -> None:
+    settings = settings_of("searched-fine", 2, "llama2-13b-a100", tmp_path, tmp_path / "out")
+    assert settings.hyperparameters["first"] == str(policy_path(tmp_path / "out", "searched", 2))
+    assert settings.seed == 2
+    for name in RECIPES:
+        assert settings_of(name, 0, "llama2-13b-a100", tmp_path, tmp_path / "out").steps > 0
+
+
+def test_an_interval_over_seeds_is_students() -> None:
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, low) == (2.0, pytest.approx(2.0 - 4.303 / 3**0.5))
+    assert high - mean == pytest.approx(mean - low)
+    assert mean_interval([4.0]) == (4.0, 4.0, 4.0)
+
+
+def test_learning_curves_are_read_and_the_best_is_the_best_on_held_out_requests(tmp_path: Path) -> None:
+    for seed, scores in enumerate(([-0.9, -0.8, -0.85], [-0.95, -0.7])):
+        folder = policy_path(tmp_path, "searched", seed).parent
+        folder.mkdir(parents=True)
+        lines = ["steps,score,saving,slo_attainment"]
+        lines += [f"{step},{score},0.4,0.99" for step, score in enumerate(scores)]
+        (folder / VALIDATIONS).write_text("\n".join(lines) + "\n")
+    found = trainings(tmp_path, "searched", range(3))
+    assert [training.seed for training in found] == [0, 1]
+    assert found[0].best == 1
+    assert best_training(found).seed == 1
+    with pytest.raises(ValueError, match="no training"):
+        best_training([])
+
+
+def test_the_page_has_every_table_and_marks_who_wins(tmp_path: Path) -> None:
+    reference = standing(1.0, 3, REFERENCE)
+    mine = standing(0.9, 2)
+    keep_transfer([Transfer("conv 0.5", 300.0, 50, (1000.0, 1000.5), (1, 1), "0.32")], "mine", tmp_path)
+    study = Study(
+        {"mine": "learned", REFERENCE: REFERENCE},
+        "mine",
+        [{REFERENCE: reference, "mine": mine}],
+        {"searched": [[mine, standing(0.96, 1)]]},
+        [Training("searched", 0, [1e6, 2e6], [-0.9, -0.8], [0.3, 0.4], [0.99, 0.995])],
+        [{REFERENCE: reference, "mine": mine}],
+    )
+    page, picture = write_agents_page(study, read_transfer(tmp_path), tmp_path / "docs")
+    text = page.read_text()
+    assert "| calm | learned | 1000 | 99.70 % | **90.0 % [89.0, 91.0], 99.80 % (+0.10)** |" in text
+    assert "1 of 1 cases" in text
+    assert "| 93.0 % [54.9, 131.1] | +0.15 [-0.49, +0.79] | 1 of 2 |" in text
+    assert "| conv 0.5 | 300 s | 50 | 1.00 kJ, 1.00 kJ | +0.0500 % | 1, 1 |" in text
+    assert picture.is_file()
+
+
+def test_without_a_transfer_there_is_no_section(tmp_path: Path) -> None:
+    assert read_transfer(tmp_path) is None
