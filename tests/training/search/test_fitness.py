@@ -36,9 +36,17 @@ def test_a_cell_is_weighed_as_a_whole() -> None:
 
 
 def test_lateness_beyond_the_references_costs_and_is_not_made_up_for_elsewhere() -> None:
-    found = fitness(CASES, outcome([100.0, 300.0, 50.0], [1.0, 7.0, 0.0]), REFERENCE, Price(2.0, 0.0))
+    # 4 of 4,000 are late under the reference: a tenth of a point, which counts as two tenths.
+    price = Price(0.5, margin=0.0, least=0.2)
+    found = fitness(CASES, outcome([100.0, 300.0, 50.0], [1.0, 7.0, 0.0]), REFERENCE, price)
     assert found.excess[0] == pytest.approx([-2.0, 0.1])
-    assert found.score[0] == pytest.approx((1.0 + 1.0 + 2.0 * 0.1) / 2)
+    assert found.score[0] == pytest.approx((1.0 + 1.0 + 0.5 * 0.1 / 0.2) / 2)
+
+
+def test_lateness_counts_relative_to_the_references() -> None:
+    price = Price(0.5, margin=0.0, least=0.2)
+    found = fitness(CASES, outcome([100.0, 300.0, 50.0], [1.0, 3.0, 15.0]), REFERENCE, price)
+    assert found.score[0] == pytest.approx((1.0 + 1.0 + 0.5 * 0.5) / 2)
 
 
 def test_a_margin_is_asked_for_even_where_the_reference_is_met() -> None:

@@ -14,16 +14,19 @@ from throttllem_env.types import FloatArray
 class Price:
     """What lateness costs, in shares of the reference's energy.
 
-    A cell pays for lateness beyond the reference's, less a margin that it should be better by. Being better
-    still earns nothing: where the reference is late often, it would buy punctuality that nobody asked for.
+    A cell pays for lateness beyond the reference's, relative to that, less a margin that it should be better
+    by. Relative, because a point more is nothing on bursts, where the reference is late with one in twenty, and
+    far too much on chat. Being better still earns nothing: it would buy punctuality that nobody asked for.
 
     Attributes:
-        excess: Price of a percentage point of requests.
-        margin: Percentage points.
+        excess: Price of as many late requests more as the reference has.
+        margin: Share of the reference's late requests.
+        least: Percentage points of requests; where the reference is late with fewer, these stand for them.
     """
 
-    excess: float = 0.4
-    margin: float = 0.05
+    excess: float = 0.15
+    margin: float = 0.1
+    least: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def fitness(cases: Sequence[Case], policies: Outcome, reference: Outcome, price:
     member = np.array([[case.cell == cell for cell in cells] for case in cases], np.float64)
     requests = np.array([case.requests for case in cases], np.float64) @ member
     energy = (policies.energy_j @ member) / (reference.energy_j @ member)
-    excess = 100 * ((policies.late - reference.late) @ member) / requests
-    cost = price.excess * np.maximum(excess + price.margin, 0.0)
+    late = 100 * (reference.late @ member) / requests
+    excess = 100 * (policies.late @ member) / requests - late
+    cost = price.excess * np.maximum(excess / np.maximum(late, price.least) + price.margin, 0.0)
     return Fitness(tuple(cells), energy, excess, (energy + cost).mean(axis=1), policies)

@@ -27,6 +27,7 @@ class Recipe:
         randomised: Whether hardware, switch times and predictors are drawn too.
         excess: See `Price`.
         margin: See `Price`.
+        least: See `Price`.
         step: Factor on the spread of the first generation.
         first: Path of a policy to begin with; empty for the reference's rule.
         held_out_loads: Loads of held-out cases, as shares of the training's.
@@ -38,14 +39,15 @@ class Recipe:
     """
 
     population: int = 14
-    cases: int = 27
-    pool: int = 90
+    cases: int = 45
+    pool: int = 45
     episode_s: float = 600.0
     load_low: float = 0.4
     load_high: float = 1.05
     randomised: bool = True
-    excess: float = 0.4
-    margin: float = 0.02
+    excess: float = 0.15
+    margin: float = 0.1
+    least: float = 0.2
     step: float = 0.6
     first: str = ""
     held_out_loads: tuple[float, ...] = (0.5, 0.7, 1.0)
@@ -72,7 +74,7 @@ class Recipe:
     @property
     def price(self) -> Price:
         """What lateness costs."""
-        return Price(self.excess, self.margin)
+        return Price(self.excess, self.margin, self.least)
 
     @property
     def steps(self) -> int:

@@ -38,17 +38,19 @@ class StudyRecipe:
 RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched": StudyRecipe(
         "cma-es",
-        40 * 226_800,
-        "CMA-ES from a rule of thumb: 40 generations of 14 policies on 27 of 90 randomised episodes in turn",
+        36 * 378_000,
+        "CMA-ES from a rule of thumb: 36 generations of 14 policies on 45 randomised episodes",
         trace="bursty",
+        extras={"checkpoint_steps": 4 * 378_000},
     ),
     "searched-fine": StudyRecipe(
         "cma-es",
-        25 * 604_800,
-        "the same from there on in smaller steps: 25 generations of 14 on the same 72 episodes",
-        {"cases": 72, "pool": 72, "step": 0.25},
+        16 * 756_000,
+        "the same from there on in smaller steps: 16 generations of 14 on 90 other episodes",
+        {"cases": 90, "pool": 90, "step": 0.2},
         after="searched",
         trace="bursty",
+        extras={"checkpoint_steps": 2 * 756_000},
     ),
     "ppo": StudyRecipe("ppo", 1_000_000, "PPO as `throttllem train` has it"),
 }
