@@ -111,3 +111,13 @@ def test_an_observation_without_projections_is_refused_by_name() -> None:
     names = tuple(name for name in NAMES if name != "lowest_clock")
     with pytest.raises(ValueError, match="no feature 'lowest_clock'"):
         Supervision(Policies.of(parameters()), NODE, names)
+
+
+def test_the_bounds_that_were_learned_on_one_gpu_are_those_of_another_relative_to_its_own() -> None:
+    other = Node(load_scenario("llama3-8b-h100"))
+    policy = parameters(least_clock={"one": 0.5}, demand={"rate": 1.0})
+    at_work = Supervision(Policies.of(policy), other, NAMES)
+    at_work.demand[:] = 0.0
+    clocks, sizes = at_work.decide(seen(request_rate=0.01), np.zeros((1, 1)))
+    assert other.clock_ratios[clocks[0, 0]] == pytest.approx(0.5, abs=0.01)
+    assert sizes[0, 0] == 0

@@ -15,7 +15,7 @@ class Price:
     """What lateness costs, in shares of the reference's energy.
 
     A cell pays for lateness beyond the reference's, relative to that, less a margin that it should be better
-    by. Relative, because a point more is nothing on bursts, where the reference is late with one in twenty, and
+    by. Relative, because a point more is nothing on bursts, where the reference is late with one in 20, and
     far too much on chat. Being better still earns nothing: it would buy punctuality that nobody asked for.
 
     Attributes:

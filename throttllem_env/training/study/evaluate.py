@@ -9,7 +9,7 @@ from throttllem_env.training.study.conditions import conditions, watched
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
 from throttllem_env.training.study.learning import Training, trainings
 from throttllem_env.training.study.page import Study, write_agents_page
-from throttllem_env.training.study.recipes import CODE, CONV, policy_path
+from throttllem_env.training.study.recipes import CODE, CONV, RECIPES, policy_path
 from throttllem_env.training.study.transfer import read_transfer
 
 LOADS = (0.5, 0.7, 1.0)
@@ -89,9 +89,11 @@ def evaluate(
 
     cases = test_cases(traces)
     test = [run(case, [*RIVALS, best], replicas) for case in cases]
+    followed = {RECIPES[name].after for name, _ in recipes}
     by_recipe = {
         name: [str(policy_path(out, t.recipe, t.seed)) for t in searched if t.recipe == name]
         for name, _ in recipes
+        if name not in followed
     }
     seeds = {
         name: [list(_without_reference(run(case, paths, 1))) for case in cases]
