@@ -26,7 +26,7 @@ from throttllem_env.baselines.signals import longest_wait_s
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-SHARE, SIZE_S, HEADROOM = 0.8, 120.0, 0.1
+SHARE, SIZE_S, HEADROOM = 0.85, 120.0, 0.0
 
 CLOCK_S = 5.0
 """Between decisions about the clock, as in the paper."""

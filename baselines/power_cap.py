@@ -19,7 +19,7 @@ from throttllem_env.baselines.checks import check_range, chosen_size
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-CAP_W, WINDOW_S = 180.0, 2.0
+CAP_W, WINDOW_S = 190.0, 2.0
 
 GAIN_PER_S = 0.5
 """Share of the clock's range by which it moves in a second for an error of 100 %."""
