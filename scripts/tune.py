@@ -35,13 +35,13 @@ LOADS = (0.5, 0.7, 0.9, 1.0)
 
 
 RIVALS: dict[str, dict[str, tuple[float, ...]]] = {
-    "autoscale-rate": {"target": (0.7, 0.8, 0.9, 1.0), "stabilise_s": (60, 300)},
-    "biscale": {"share": (0.75, 0.85, 0.95), "plan_s": (120, 300), "headroom": (0.0, 0.2)},
+    "autoscale-rate": {"target": (0.8, 0.9, 1.0), "stabilise_s": (60, 300)},
+    "biscale": {"share": (0.75, 0.85, 0.95)},
     "dynamollm": {"share": (0.75, 0.85, 0.95), "size_s": (120, 300), "headroom": (0.0, 0.2)},
-    "greenllm": {"share": (0.8, 1.0), "band": (2, 6), "tail": (50, 75, 95)},
+    "greenllm": {"share": (0.85, 1.0), "tail": (50, 95)},
     "pid": {"setpoint": (0.75, 0.85, 0.95), "gain": (0.2, 0.6), "integral_s": (5, 20)},
     "power-cap": {"cap_w": (150, 160, 170, 180, 190, 200, 210)},
-    "voltana": {"share": (0.75, 0.85, 0.95), "ttft_s": (2, 5)},
+    "voltana": {"share": (0.75, 0.85, 0.95)},
 }
 """What is tried for each rival that has something to tune."""
 

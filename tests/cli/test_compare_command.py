@@ -185,3 +185,29 @@ def test_ctrl_c_ends_cleanly(scenario_file: Path, tmp_path: Path, jobs: int, who
         assert stderr == "error: interrupted\n"
         wait_until_gone(process.pid)
     assert not list(tmp_path.glob("throttllem-*"))
+
+
+def test_bounds_are_shown_beside_the_results(
+    throttllem: Throttllem, scenario_file: Path, tmp_path: Path
+) -> None:
+    done = throttllem(
+        *("compare", "--scenario", scenario_file, "--trace", TRACE, "--duration", 30, "--out", "out"),
+        *("--agents", "max-frequency", "--bound", 0),
+    )
+    assert done.status == 0, done.stderr
+    assert "bounds of seed 0" in done.stderr
+    document = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert document["summary"][0]["above"]["lower"] > document["summary"][0]["above"]["best"] > 0
+    assert "above lower %" in (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--bound", -1), "bound = -1"), (("--bound", 1, "--suite", "smoke"), "a suite has none")],
+)
+def test_bounds_that_make_no_sense_are_refused(
+    throttllem: Throttllem, options: tuple[Any, ...], message: str
+) -> None:
+    done = throttllem("compare", *options)
+    assert done.status == 2
+    assert message in done.stderr

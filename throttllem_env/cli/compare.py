@@ -97,6 +97,14 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, results.md, plots, tb, and the runs.")
     ] = Path("out/compare"),
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            help="Search for the best schedule in hindsight for so many seconds, and show how far all are "
+            "from it and from a lower bound.",
+            show_default="no bounds",
+        ),
+    ] = None,
     suite: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +132,8 @@ def compare(
     from throttllem_env.evaluation.results import results
     from throttllem_env.evaluation.settings import Settings, split_agents
 
+    if suite is not None and bound is not None:
+        raise ValueError("bound: a suite has none; give its scenario, trace and load instead of --suite")
     if suite is not None:
         more = split_agents(agents) if agents else ()
         run_suite_with_progress(suite, out, traces, more, (jobs, cluster, fresh), leaderboard)
@@ -146,14 +156,52 @@ def compare(
         fresh=fresh,
     )
     settings.check()
+    check_bound(bound)
     prepare_folder(out)
     comparison = run_with_progress(settings)
     document = results(comparison)
+    if bound is not None and comparison.runs:
+        document = add_bounds(comparison, document, bound)
     show(document)
     show_paths(write_outputs(comparison, document, out))
     if comparison.failures:
         show_failures(comparison, out)
         raise typer.Exit(1)
+
+
+def check_bound(seconds: float | None) -> None:
+    """Refuse a time budget that is none, and say what a bound needs.
+
+    Args:
+        seconds: What `--bound` was given.
+
+    Raises:
+        ValueError: It is no number of at least 0, or SciPy is missing.
+    """
+    from importlib.util import find_spec
+
+    if seconds is None:
+        return
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"bound = {seconds}: must be a number of seconds, at least 0")
+    if find_spec("scipy") is None:
+        raise ValueError("bound: scipy is missing: pip install 'throttllem-env[fit]'")
+
+
+def add_bounds(comparison: "Comparison", document: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The document with both bounds.
+
+    Args:
+        comparison: The runs.
+        document: What `results` returned for them.
+        seconds: Time budget of the search.
+    """
+    from throttllem_env.evaluation.bound.distance import measure, with_bounds
+    from throttllem_env.evaluation.results import plain
+
+    bounds = measure(comparison, seconds, lambda text: typer.echo(text, err=True))
+    added: dict[str, Any] = plain(with_bounds(document, bounds))
+    return added
 
 
 def run_with_progress(settings: "Settings") -> "Comparison":

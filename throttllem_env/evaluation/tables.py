@@ -24,6 +24,7 @@ def headers(document: dict[str, Any]) -> list[str]:
         "TBT\nmean ms",
         "clock\nMHz",
         "size\nchanges",
+        *(["above\nbest %", "above\nlower %"] if "bounds" in document else []),
     ]
 
 
@@ -108,7 +109,16 @@ def _row(entry: dict[str, Any], unit: tuple[str, float, int]) -> list[str]:
         number(tbt_s, 1e3, 1),
         number(means["frequency_mean_mhz"], 1, 0),
         number(means["size_changes"], 1, 0 if entry["runs"] == 1 else 1),
+        *_above_texts(entry),
     ]
+
+
+def _above_texts(entry: dict[str, Any]) -> list[str]:
+    """By how much the energy lies above both bounds, where they were asked for and hold."""
+    if "above" not in entry:
+        return []
+    above = entry["above"] or {"best": None, "lower": None}
+    return [number(above["best"], 100, 1), number(above["lower"], 100, 1)]
 
 
 def number(value: float | None, factor: float, digits: int) -> str:
@@ -136,8 +146,24 @@ def _notes(document: dict[str, Any]) -> list[str]:
     return [
         f"{targets(document)}. Attainment counts all requests that arrived. "
         "Energy counts the allocated GPUs, idle included, until the trace's end and a fixed drain. "
-        f"Brackets: {document['provenance']['interval']}."
+        f"Brackets: {document['provenance']['interval']}.",
+        *_bound_notes(document),
     ]
+
+
+def _bound_notes(document: dict[str, Any]) -> list[str]:
+    """What the bounds are, per replica."""
+    if "bounds" not in document:
+        return []
+    unit, joules, digits = energy_unit(document)
+    lines = ["", "Bounds for runs that hold the SLOs (docs/bound.md):", ""]
+    for one in document["bounds"]:
+        best = f"{number(one['best_j'], 1 / joules, digits)} {unit}, by {one['best_by']}"
+        lines.append(
+            f"- seed {one['seed']}: no less than {number(one['lower_j'], 1 / joules, digits)} {unit}; "
+            f"best in hindsight {best} ({one['tried']} schedules tried)"
+        )
+    return lines
 
 
 def _failed(document: dict[str, Any]) -> list[str]:
