@@ -73,7 +73,7 @@ async def measured(
         loop = asyncio.get_running_loop()
         before, start_s = counts(), loop.time()
         await asyncio.sleep(seconds)
-        rates = (counts() - before) / (loop.time() - start_s)
+        rates: np.ndarray = (counts() - before) / (loop.time() - start_s)
         for task in load:
             task.cancel()
         await asyncio.gather(*load, return_exceptions=True)

@@ -1,6 +1,7 @@
 """The pool, on servers that are no vLLM but behave like one where it matters here."""
 
 import asyncio
+import os
 import signal
 import socket
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_a_server_that_was_killed_is_replaced_and_its_requests_are_told(
             assert "ended with exit code 137" in why or "lost its process" in why
             await pool.settled()
             assert rig.left(old) == []
+
+    rig.run(scene)
+
+
+def test_a_keeper_that_is_killed_takes_nothing_with_it_but_its_server(
+    rig: ModuleType, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with rig.Rig(tmp_path) as stage:
+            pool = stage.pool
+            old = await pool.start(1)
+            os.kill(old.session, signal.SIGKILL)
+            await rig.until(lambda: pool.active not in (old, None))
+            await pool.settled()
+            assert rig.left(old) == []
+            assert pool.active.exit_code is None
 
     rig.run(scene)
 

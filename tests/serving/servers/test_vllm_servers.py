@@ -145,6 +145,8 @@ async def check_statistics(stage: Stage, server: Server) -> None:
         await stage.rig.until(lambda: server.stats and server.stats.running == 1)
         assert server.stats.kv_usage > 0
     await stage.rig.until(lambda: server.stats.running == server.stats.waiting == server.stats.kv_usage == 0)
+    async with stage.session.get(server.url + "/metrics") as reply:
+        assert f'num_gpu_blocks="{BASE.kv_blocks(2)}"' in await reply.text()
     page = await server.read_stats(stage.session)
     assert server.told
     for name in ("running", "waiting", "kv_usage", "prompt_tokens", "generated_tokens", "preemptions"):

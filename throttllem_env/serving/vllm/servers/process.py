@@ -78,7 +78,8 @@ class ServerProcess:
                 self._keeper.terminate()
                 await self._ended(grace_s)
             self._cut_lifeline()
-            await self._ended(keeper.END_S)
+            if self._keeper.poll() is None:  # it knows best what is left
+                await self._ended(keeper.END_S)
         finally:  # cancelled, or the keeper itself is stuck
             self.kill()
         await self._ended(math.inf)

@@ -1,6 +1,7 @@
 """One vLLM server: its start, its health, its end."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -223,4 +224,5 @@ class Server:
     def signal(self, number: int) -> None:
         """Send a signal to every process of it."""
         for pid in self.pids:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
