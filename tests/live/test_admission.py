@@ -7,7 +7,7 @@ import pytest
 
 from throttllem_env.live.admission import AdmissionHook, Gate, QueueFullError, admit_all
 from throttllem_env.live.ledger import Entry, Ledger
-from throttllem_env.live.upstreams import Router
+from throttllem_env.live.upstreams import NoUpstreamError, Router
 
 URL = "http://127.0.0.1:1"
 
@@ -146,7 +146,75 @@ def test_a_switch_sends_the_next_elsewhere_and_counts_both() -> None:
     assert router.switch("http://127.0.0.1:2") is old
     new = router.take()
     assert (old.in_flight, new.in_flight, new.url) == (1, 1, "http://127.0.0.1:2")
-    router.give_back(old.url)
+    old.count(-1)
     assert (old.in_flight, new.in_flight) == (0, 1)
     with pytest.raises(ValueError, match=r"valid: http://127\.0\.0\.1:1, "):
         router.switch("http://127.0.0.1:3")
+
+
+OTHER = "http://127.0.0.1:2"
+
+
+def test_servers_come_and_go_and_the_active_one_may_be_lost() -> None:
+    router = Router((URL,))
+    lost = router.take()
+    assert router.add(OTHER).in_flight == 0
+    with pytest.raises(ValueError, match="is there already"):
+        router.add(OTHER)
+    assert (router.active.url, len(router.upstreams)) == (URL, 2)
+    router.remove(URL)
+    assert not router.ready
+    with pytest.raises(NoUpstreamError):
+        router.take()
+    with pytest.raises(ValueError, match=f"valid: {OTHER}"):
+        router.switch(URL)
+    assert router.switch(OTHER) is None
+    assert router.take().url == OTHER
+    assert lost.in_flight == 1
+
+
+def test_everybody_waits_while_no_server_is_active_and_goes_to_the_next(rig: ModuleType) -> None:
+    async def scene() -> None:
+        passage = Passage(max_running=10)
+        first = passage.come()
+        await settle()
+        passage.router.remove(URL)
+        waiting = [passage.come() for _ in range(2)]
+        await settle()
+        assert passage.order == [0]
+        passage.exits[0].set()  # as its connection breaks
+        await first
+        assert passage.order == [0]
+        passage.router.add(OTHER)
+        passage.router.switch(OTHER)
+        passage.gate.retry()
+        await settle()
+        assert passage.order == [0, 1, 2]
+        for i in (1, 2):
+            passage.exits[i].set()
+        await asyncio.gather(*waiting)
+        assert passage.router.active.in_flight == 0
+
+    rig.run(scene())
+
+
+def test_a_server_that_is_empty_takes_the_head_though_another_still_has_requests(rig: ModuleType) -> None:
+    """After a change of size the hook's no must not wait for a completion that comes elsewhere."""
+
+    async def scene() -> None:
+        passage = Passage(max_running=10, admit=lambda ledger, entry: False)
+        first = passage.come()
+        await settle()
+        second = passage.come()
+        await settle()
+        assert passage.order == [0]
+        passage.router.add(OTHER)
+        passage.router.switch(OTHER)
+        passage.gate.retry()
+        await settle()
+        assert passage.order == [0, 1]
+        for i in (0, 1):
+            passage.exits[i].set()
+        await asyncio.gather(first, second)
+
+    rig.run(scene())

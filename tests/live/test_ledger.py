@@ -128,3 +128,23 @@ def test_observers_hear_of_tokens_and_ends(clock: Clock) -> None:
     ledger = Ledger(clock, Listener())
     ledger.end(served(ledger, clock, [1.0, 0.5]), State.FINISHED)
     assert heard == [(1, None), (1, 0.5), State.FINISHED]
+
+
+def test_news_may_be_looked_at_without_being_taken(ledger: Ledger, clock: Clock) -> None:
+    served(ledger, clock, [1.0])
+    assert ledger.news() == ledger.news() == ledger.take_news()
+    assert ledger.news().arrived == 0
+
+
+def test_arrivals_and_ends_are_events_and_tokens_are_not(ledger: Ledger, clock: Clock) -> None:
+    events: list[float] = []
+    ledger.on_event = lambda: events.append(clock.now_s)
+    entry = served(ledger, clock, [1.0, 1.0])
+    assert events == [100.0]
+    ledger.end(entry, State.FINISHED)
+    assert events == [100.0, 102.0]
+
+
+def test_a_trace_that_is_played_brings_its_own_numbers(ledger: Ledger) -> None:
+    ids = [ledger.arrive(1, number).request_id for number in (4, 2, None)]
+    assert ids == [4, 2, 5]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from throttllem_env.live.ledger import Entry, Ledger
-from throttllem_env.live.upstreams import Router
+from throttllem_env.live.upstreams import Router, Upstream
 
 AdmissionHook = Callable[[Ledger, Entry], bool]
 """Asked with the books and the head of the queue; False lets it, and all behind it, wait."""
@@ -25,14 +25,15 @@ class Gate:
     """A queue before the upstreams.
 
     The head is tried at every arrival, at every completion, and when `retry` is called. Nobody waits
-    while nothing is running, whatever the hook says: there would be no completion to wait for.
+    while nothing is running at the active upstream, whatever the hook says: there would be no completion
+    to wait for. While no upstream is active everybody waits.
     Who is admitted stands in the books as running at once, so that the hook sees him when it is asked
     for the next.
 
     Args:
         ledger: The books.
         router: Whose active upstream the admitted are sent to.
-        max_running: Requests beyond the gate at once.
+        max_running: Requests at the active upstream at once.
         max_queued: Requests before it at once.
         admit: The hook.
     """
@@ -48,7 +49,7 @@ class Gate:
         self._ledger, self._router, self._admit = ledger, router, admit
         self._max_running, self._max_queued = max_running, max_queued
         self._queue: deque[tuple[Entry, asyncio.Future[None]]] = deque()
-        self._inside = 0
+        self._inside: dict[Entry, Upstream] = {}
 
     @asynccontextmanager
     async def passed(self, entry: Entry, deadline_s: float) -> AsyncIterator[None]:
@@ -99,17 +100,19 @@ class Gate:
                 admitted.set_result(None)
 
     def _pass(self, entry: Entry) -> None:
-        self._inside += 1
-        self._ledger.start(entry, self._router.take().url)
+        self._inside[entry] = upstream = self._router.take()
+        self._ledger.start(entry, upstream.url)
 
     def _leave(self, entry: Entry) -> None:
         """Close what `_pass` opened, then try the next: the hook sees true books."""
-        self._inside -= 1
         self._ledger.abort(entry)
-        self._router.give_back(entry.instance)
+        self._inside.pop(entry).count(-1)
         self.retry()
 
     def _may_pass(self, head: Entry) -> bool:
-        if self._inside >= self._max_running:
+        if not self._router.ready:
             return False
-        return not self._inside or self._admit(self._ledger, head)
+        running = self._router.active.in_flight
+        if running >= self._max_running:
+            return False
+        return not running or self._admit(self._ledger, head)

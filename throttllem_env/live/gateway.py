@@ -16,7 +16,7 @@ from throttllem_env.live.ledger import Entry, Ledger, State
 from throttllem_env.live.metrics import GatewayMetrics
 from throttllem_env.live.relay import STOPPED, Relay
 from throttllem_env.live.settings import GatewaySettings
-from throttllem_env.live.upstreams import Router
+from throttllem_env.live.upstreams import NoUpstreamError, Router
 
 RETRY_AFTER_S = 1
 KEEPALIVE_S = 2.0
@@ -34,6 +34,8 @@ class Gateway:
         settings: Addresses, keys, limits.
         admit: Asked before a queued request goes to an upstream.
         clock: Seconds, monotonic, for the ledger.
+        number: Which number a request has in the books, where it brings one (a trace that is played);
+            None counts on.
 
     Attributes:
         ledger: The books.
@@ -48,8 +50,9 @@ class Gateway:
         *,
         admit: AdmissionHook = admit_all,
         clock: Callable[[], float] = time.monotonic,
+        number: Callable[[web.Request], int | None] = lambda request: None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._number = settings, number
         self.router = Router(settings.upstreams)
         self.metrics = GatewayMetrics(self.router, settings.e2e_slo_s)
         self.ledger = Ledger(clock, self.metrics)
@@ -124,7 +127,7 @@ class Gateway:
         except ValueError as error:
             return error_response(400, str(error))
         self.metrics.received_bytes.inc(len(body))
-        entry = self.ledger.arrive(call.prompt_tokens)
+        entry = self.ledger.arrive(call.prompt_tokens, self._number(request))
         with self.ledger.closing(entry):
             return await self._queued(request, call, entry)
 
@@ -192,13 +195,15 @@ class Gateway:
 
     async def _looked_up(self, request: web.Request) -> web.Response:
         """What the active upstream says at the same path."""
-        url = self.router.active.url + request.path
         timeout = aiohttp.ClientTimeout(total=LOOK_UP_S)
         try:
+            url = self.router.active.url + request.path
             async with self._session.get(url, headers=self._headers(request), timeout=timeout) as reply:
                 body = await reply.read()
                 headers = {"Content-Type": reply.headers.get("Content-Type", "application/json")}
                 return web.Response(body=body, status=reply.status, headers=headers)
+        except NoUpstreamError as error:
+            return error_response(503, str(error), RETRY_AFTER_S)
         except TimeoutError:
             return error_response(503, f"the upstream did not answer within {LOOK_UP_S:g} s", RETRY_AFTER_S)
         except aiohttp.ClientError as error:

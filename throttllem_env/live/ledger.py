@@ -37,12 +37,13 @@ class Entry:
     """One request.
 
     Attributes:
-        request_id: Counted from 0 in the order of arrival.
+        request_id: Counted from 0 in the order of arrival, unless whoever plays a trace says otherwise.
         arrival_s: Seconds since the ledger was opened, like all times here.
         prompt_tokens: None until known: text is counted by the upstream, in its first chunk.
         state: Where it stands.
         instance: The upstream that serves it; empty while queued.
         generated_tokens: Output tokens so far.
+        start_s: When it was sent to the upstream.
         first_token_s: When the first one passed.
         last_token_s: When the last one passed.
         end_s: When it left, however it did.
@@ -55,6 +56,7 @@ class Entry:
     state: State = State.QUEUED
     instance: str = ""
     generated_tokens: int = 0
+    start_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
     end_s: float | None = None
@@ -113,12 +115,16 @@ class Ledger:
     Args:
         clock: Seconds, monotonic.
         observer: Who is told of tokens and ends.
+
+    Attributes:
+        on_event: Called after every arrival and end: the control points of whoever decides.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, observer: LedgerObserver | None = None
     ) -> None:
         self._clock, self._observer = clock, observer
+        self.on_event: Callable[[], None] = _nobody_cares
         self._opened_s = clock()
         self._entries: dict[State, dict[int, Entry]] = {state: {} for state in UNFINISHED}
         self._recent: deque[Entry] = deque()
@@ -130,18 +136,21 @@ class Ledger:
         """Seconds since the ledger was opened."""
         return self._clock() - self._opened_s
 
-    def arrive(self, prompt_tokens: int | None) -> Entry:
+    def arrive(self, prompt_tokens: int | None, request_id: int | None = None) -> Entry:
         """Book an arrival, which is queued at first.
 
         Args:
             prompt_tokens: Tokens of the prompt, None where only the upstream can count them.
+            request_id: Its number in a trace; None counts on.
         """
-        entry = Entry(self._next_id, self.now_s, prompt_tokens)
-        self._next_id += 1
+        number = self._next_id if request_id is None else request_id
+        entry = Entry(number, self.now_s, prompt_tokens)
+        self._next_id = max(self._next_id, number + 1)
         self._entries[State.QUEUED][entry.request_id] = entry
         self._forget_arrivals()
         self._recent.append(entry)
         self._arrived += 1
+        self.on_event()
         return entry
 
     @contextmanager
@@ -155,7 +164,7 @@ class Ledger:
     def start(self, entry: Entry, instance: str) -> None:
         """Book that a queued request was sent to an upstream."""
         del self._entries[State.QUEUED][entry.request_id]
-        entry.state, entry.instance = State.RUNNING, instance
+        entry.state, entry.instance, entry.start_s = State.RUNNING, instance, self.now_s
         self._entries[State.RUNNING][entry.request_id] = entry
 
     def count(self, entry: Entry, generated_tokens: int, prompt_tokens: int | None = None) -> None:
@@ -193,6 +202,7 @@ class Ledger:
         self._aborted += state is State.ABORTED
         if self._observer:
             self._observer.on_end(entry)
+        self.on_event()
 
     def abort(self, entry: Entry) -> None:
         """Book that a request left as aborted, unless it has left in another way."""
@@ -230,12 +240,16 @@ class Ledger:
         prompts = sum(entry.prompt_tokens or 0 for entry in self._recent)
         return ArrivalWindow(min(ARRIVAL_WINDOW_S, self.now_s), len(self._recent), prompts)
 
-    def take_news(self) -> News:
-        """What happened since this was last called; the next interval begins."""
+    def news(self) -> News:
+        """What happened since `take_news` was last called; the interval goes on."""
         tbt_mean_s = self._gap_sum_s / self._gap_tokens if self._gap_tokens else 0.0
         finished = tuple(entry.finished_request() for entry in self._finished)
         counts = (self._arrived, self._rejected, self._aborted, self._tokens)
-        news = News(self._since_s, finished, *counts, tbt_mean_s)
+        return News(self._since_s, finished, *counts, tbt_mean_s)
+
+    def take_news(self) -> News:
+        """What happened since this was last called; the next interval begins."""
+        news = self.news()
         self._begin_news()
         return news
 
@@ -249,6 +263,10 @@ class Ledger:
         oldest_s = self.now_s - ARRIVAL_WINDOW_S
         while self._recent and self._recent[0].arrival_s <= oldest_s:
             self._recent.popleft()
+
+
+def _nobody_cares() -> None:
+    """Of events, until somebody asks to be told."""
 
 
 def _table(entries: Iterable[Entry]) -> RequestTable:

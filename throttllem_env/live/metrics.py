@@ -85,7 +85,9 @@ class GatewayMetrics:
         """
         self._running.set(running)
         self._queued.set(queued)
+        self._at.clear()  # servers come and go
+        self._active.clear()
         for upstream in self._router.upstreams:
             self._at.labels(upstream.url).set(upstream.in_flight)
-            self._active.labels(upstream.url).set(upstream is self._router.active)
+            self._active.labels(upstream.url).set(self._router.is_active(upstream))
         return generate_latest(self._registry)

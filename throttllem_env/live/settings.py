@@ -13,14 +13,15 @@ class GatewaySettings:
     """Addresses, keys and limits of a gateway.
 
     Attributes:
-        upstreams: One or two OpenAI-compatible servers, `http://host:port`; the first is active.
+        upstreams: OpenAI-compatible servers that run already, `http://host:port`; the first is active. Two
+            at most; none where servers are started later.
         host: Address to bind to. Others than loopback need an API key.
         port: Port to bind to; 0 takes a free one.
         api_key: What clients must present; None asks for none.
         upstream_key: What the gateway presents to the upstreams; None passes the client's own on,
             where the gateway asks for none.
         max_body_bytes: Larger requests get 413.
-        max_running: Requests at the upstreams at once; further ones are queued.
+        max_running: Requests at the active upstream at once; further ones are queued.
         max_queued: Requests queued at once; further ones get 429.
         request_timeout_s: From arrival to the last byte.
         connect_timeout_s: For an upstream to accept a connection.
@@ -47,8 +48,8 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         urls = tuple(base_url("upstreams", url) for url in self.upstreams)
         object.__setattr__(self, "upstreams", urls)
-        if not 1 <= len(set(urls)) == len(urls) <= 2:
-            raise ValueError(f"upstreams = {urls}: expected one or two different addresses")
+        if not len(set(urls)) == len(urls) <= 2:
+            raise ValueError(f"upstreams = {urls}: expected at most two different addresses")
         if self.api_key == "":
             raise ValueError("api_key is empty: expected a key, or none at all")
         if self.api_key is None and not is_loopback(self.host):

@@ -3,6 +3,10 @@
 import asyncio
 
 
+class NoUpstreamError(Exception):
+    """No server takes new requests now."""
+
+
 class Upstream:
     """A server and how many requests it has.
 
@@ -32,46 +36,108 @@ class Upstream:
 class Router:
     """New requests go to the active upstream; the others finish what they have.
 
+    Servers come and go while it runs. Between the loss of the active one and the next `switch` there is
+    none, and new requests wait.
+
     Args:
-        urls: One or more; the first is active.
+        urls: Servers that are there from the start; the first is active.
     """
 
-    def __init__(self, urls: tuple[str, ...]) -> None:
-        self.upstreams = tuple(Upstream(url) for url in urls)
-        self.active = self.upstreams[0]
+    def __init__(self, urls: tuple[str, ...] = ()) -> None:
+        self._by_url = {url: Upstream(url) for url in urls}
+        self._active = self._by_url[urls[0]] if urls else None
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """All of them, in the order in which they came."""
+        return tuple(self._by_url.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether some upstream takes new requests."""
+        return self._active is not None
+
+    @property
+    def active(self) -> Upstream:
+        """The upstream that takes new requests.
+
+        Raises:
+            NoUpstreamError: There is none now.
+        """
+        if self._active is None:
+            raise NoUpstreamError("no server takes requests now")
+        return self._active
+
+    def is_active(self, upstream: Upstream) -> bool:
+        """Whether this one takes new requests."""
+        return upstream is self._active
+
+    def add(self, url: str) -> Upstream:
+        """Let another server be known; it gets requests once it is switched to.
+
+        Args:
+            url: Its scheme, host and port.
+
+        Raises:
+            ValueError: It is known already.
+        """
+        if url in self._by_url:
+            raise ValueError(f"upstream = {url!r}: is there already")
+        self._by_url[url] = upstream = Upstream(url)
+        return upstream
+
+    def remove(self, url: str) -> None:
+        """Forget a server, lost or stopped. If it was active, nobody is until the next `switch`.
+
+        What it still has is told by its connections, not by this.
+
+        Args:
+            url: Which.
+
+        Raises:
+            ValueError: There is none with this address.
+        """
+        gone = self.named(url)
+        del self._by_url[url]
+        if gone is self._active:
+            self._active = None
 
     def take(self) -> Upstream:
-        """The upstream for a new request, which it has from now on."""
+        """The upstream for a new request, which it has from now on.
+
+        Raises:
+            NoUpstreamError: There is none now.
+        """
         self.active.count(1)
         return self.active
 
-    def give_back(self, url: str) -> None:
-        """Say that a request has left the upstream that `take` named."""
-        self._named(url).count(-1)
-
-    def switch(self, url: str) -> Upstream:
+    def switch(self, url: str) -> Upstream | None:
         """Make another upstream the active one.
 
         Args:
             url: Which.
 
         Returns:
-            The one that was active until now; `wait_idle` tells when it has drained.
+            The one that was active until now, if there was one; `wait_idle` tells when it has drained.
 
         Raises:
             ValueError: If there is none with this address.
         """
-        old, self.active = self.active, self._named(url)
+        old, self._active = self._active, self.named(url)
         return old
 
     def switch_to_next(self) -> Upstream:
         """Make the next in the list the active one; returns it."""
         at = self.upstreams.index(self.active)
-        self.active = self.upstreams[(at + 1) % len(self.upstreams)]
-        return self.active
+        self._active = self.upstreams[(at + 1) % len(self.upstreams)]
+        return self._active
 
-    def _named(self, url: str) -> Upstream:
-        for upstream in self.upstreams:
-            if upstream.url == url:
-                return upstream
-        raise ValueError(f"upstream = {url!r}: valid: {', '.join(u.url for u in self.upstreams)}")
+    def named(self, url: str) -> Upstream:
+        """The upstream with this address.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if url not in self._by_url:
+            raise ValueError(f"upstream = {url!r}: valid: {', '.join(self._by_url) or 'none'}")
+        return self._by_url[url]
