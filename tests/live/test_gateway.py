@@ -291,6 +291,32 @@ def test_a_switch_under_load_loses_nothing(rig: ModuleType) -> None:
     rig.run(scene())
 
 
+def test_clients_of_a_lost_server_are_told_and_the_next_one_serves_the_others(rig: ModuleType) -> None:
+    """It may hang, too: nothing breaks off by itself."""
+
+    async def scene() -> None:
+        lost, new = rig.FakeVllm(iteration_s=0.05), rig.FakeVllm()
+        async with rig.stage(lost, new) as stage:
+            long = {"max_tokens": 5000}
+            told = [asyncio.create_task(stage.post(**long, stream=stream)) for stream in (True, None)]
+            await rig.eventually(lambda: lost.running == 2, "two run")
+            assert stage.gateway.lose(stage.upstream_urls[0], "server 1 is gone") == 2
+            waiting = asyncio.create_task(stage.post())
+            answers = [await task for task in told]
+            assert [status for status, _, _ in answers] == [200, 502]
+            assert all(b"server 1 is gone" in body for _, body, _ in answers)
+            assert not answers[0][1].endswith(b"data: [DONE]\n\n")
+            assert (await stage.get("/health"))[0] == (await stage.get("/v1/models"))[0] == 503
+            assert stage.gateway.ledger.queued == 1
+            stage.gateway.router.switch(stage.upstream_urls[1])
+            stage.gateway.gate.retry()
+            assert (await waiting)[0] == 200
+            assert stage.gateway.lose(stage.upstream_urls[0], "again") == 0
+            assert stage.gateway.ledger.take_news().aborted == 2
+
+    rig.run(scene())
+
+
 def test_draining_lets_streams_complete_and_takes_no_more(rig: ModuleType) -> None:
     async def scene() -> None:
         async with rig.stage(rig.FakeVllm(iteration_s=0.05), max_running=2) as stage:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from throttllem_env.live.admission import AdmissionHook, Gate, QueueFullError, admit_all
 from throttllem_env.live.call import Call, read_call
+from throttllem_env.live.deadline import Deadline
 from throttllem_env.live.errors import error_response, openai_errors
 from throttllem_env.live.ledger import Entry, Ledger, State
 from throttllem_env.live.metrics import GatewayMetrics
@@ -60,6 +61,7 @@ class Gateway:
         self._session: aiohttp.ClientSession
         self._relay: Relay
         self._tasks: set[asyncio.Task[object]] = set()
+        self._answers: dict[Entry, Deadline] = {}
         self._draining = False
 
     def app(self) -> web.Application:
@@ -133,16 +135,43 @@ class Gateway:
 
     async def _queued(self, request: web.Request, call: Call, entry: Entry) -> web.StreamResponse:
         """Wait for admission, then have the active upstream answer."""
-        deadline_s = asyncio.get_running_loop().time() + self._settings.request_timeout_s
+        deadline = Deadline(asyncio.get_running_loop().time() + self._settings.request_timeout_s)
         try:
-            async with self.gate.passed(entry, deadline_s):
-                return await self._relay.answer(request, call, entry, self._headers(request), deadline_s)
+            async with self.gate.passed(entry, deadline.at_s):
+                with self._answered(entry, deadline):
+                    return await self._relay.answer(request, call, entry, self._headers(request), deadline)
         except QueueFullError:
             status, why = 429, "the queue is full"
         except TimeoutError:
             status, why = 503, "the request waited too long in the queue"
         self.ledger.end(entry, State.REJECTED)
         return error_response(status, why, RETRY_AFTER_S)
+
+    @contextmanager
+    def _answered(self, entry: Entry, deadline: Deadline) -> Iterator[None]:
+        """Know who waits for which upstream, so that its loss can be told."""
+        self._answers[entry] = deadline
+        try:
+            yield
+        finally:
+            del self._answers[entry]
+
+    def lose(self, url: str, why: str) -> int:
+        """Tell everybody whom an upstream still serves that it is gone; new requests never get there.
+
+        Args:
+            url: Which; unknown ones have nobody.
+            why: In words, for the clients.
+
+        Returns:
+            How many requests that were.
+        """
+        if self.router.knows(url):
+            self.router.remove(url)
+        lost = [deadline for entry, deadline in self._answers.items() if entry.instance == url]
+        for deadline in lost:
+            deadline.cut(502, why)
+        return len(lost)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """Why a request is not even read, if so."""

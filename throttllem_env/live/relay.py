@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from throttllem_env.live.call import Call
+from throttllem_env.live.deadline import Deadline
 from throttllem_env.live.errors import error_event, error_response
 from throttllem_env.live.ledger import Entry, Ledger, State
 from throttllem_env.live.metrics import GatewayMetrics
@@ -16,7 +17,6 @@ from throttllem_env.live.sse import EventSplitter, StreamMeter
 
 PASSED_HEADERS = ("Content-Type", "Retry-After", "X-Request-Id", "Cache-Control")
 LOST = "the upstream went away before the answer was complete"
-TIMED_OUT = "the answer took longer than the gateway allows"
 STOPPED = "the gateway was stopped before the answer was complete"
 
 
@@ -46,7 +46,7 @@ class Relay:
         call: Call,
         entry: Entry,
         headers: dict[str, str],
-        deadline_s: float,
+        deadline: Deadline,
     ) -> web.StreamResponse:
         """Have the upstream of an entry answer a client.
 
@@ -58,31 +58,31 @@ class Relay:
             call: What it asks for.
             entry: Its place in the books, with the upstream's address.
             headers: For the upstream.
-            deadline_s: Until when, by the event loop's clock.
+            deadline: Until when.
         """
         url = entry.instance + request.path
         try:
-            async with asyncio.timeout_at(deadline_s):
+            async with deadline.bound():
                 reply = await self._session.post(url, data=call.body, headers=headers)
         except TimeoutError:
-            return error_response(504, "the upstream did not answer in time")
+            return error_response(deadline.status, deadline.why)
         except aiohttp.ClientError as error:
             return error_response(502, f"the upstream cannot be reached: {error}")
         try:
             if reply.status == 200 and reply.content_type == "text/event-stream":
-                return await self._stream(request, call, entry, reply, deadline_s)
-            return await self._whole(entry, reply, deadline_s)
+                return await self._stream(request, call, entry, reply, deadline)
+            return await self._whole(entry, reply, deadline)
         finally:
             # Back into the pool if it was read to its end; else closed, and that aborts it upstream.
             reply.release()
 
-    async def _whole(self, entry: Entry, reply: aiohttp.ClientResponse, deadline_s: float) -> web.Response:
+    async def _whole(self, entry: Entry, reply: aiohttp.ClientResponse, deadline: Deadline) -> web.Response:
         """Pass on an answer that comes in one piece: a completion or an error."""
         try:
-            async with asyncio.timeout_at(deadline_s):
+            async with deadline.bound():
                 body = await reply.read()
         except TimeoutError:
-            return error_response(504, TIMED_OUT)
+            return error_response(deadline.status, deadline.why)
         except aiohttp.ClientError:
             return error_response(502, LOST)
         if reply.status < 400:
@@ -105,17 +105,17 @@ class Relay:
         call: Call,
         entry: Entry,
         reply: aiohttp.ClientResponse,
-        deadline_s: float,
+        deadline: Deadline,
     ) -> web.StreamResponse:
         """Pass on a stream; whatever goes wrong in its middle, the client is told in an event."""
         response = web.StreamResponse(headers=_passed(reply))
         await response.prepare(request)
         meter = StreamMeter(shows_usage=call.shows_usage, shows_continuous=call.shows_continuous)
         try:
-            async with asyncio.timeout_at(deadline_s):
+            async with deadline.bound():
                 await self._pass_events(entry, reply, response, meter)
         except TimeoutError:
-            await _tell(response, 504, TIMED_OUT)
+            await _tell(response, deadline.status, deadline.why)
         except UpstreamLostError:
             await _tell(response, 502, LOST)
         except ConnectionError:  # the client's: nobody is left to be told

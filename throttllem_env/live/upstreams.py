@@ -111,11 +111,11 @@ class Router:
         self.active.count(1)
         return self.active
 
-    def switch(self, url: str) -> Upstream | None:
+    def switch(self, url: str | None) -> Upstream | None:
         """Make another upstream the active one.
 
         Args:
-            url: Which.
+            url: Which; None for nobody: new requests wait.
 
         Returns:
             The one that was active until now, if there was one; `wait_idle` tells when it has drained.
@@ -123,7 +123,7 @@ class Router:
         Raises:
             ValueError: If there is none with this address.
         """
-        old, self._active = self._active, self.named(url)
+        old, self._active = self._active, None if url is None else self.named(url)
         return old
 
     def switch_to_next(self) -> Upstream:
@@ -131,6 +131,10 @@ class Router:
         at = self.upstreams.index(self.active)
         self._active = self.upstreams[(at + 1) % len(self.upstreams)]
         return self._active
+
+    def knows(self, url: str) -> bool:
+        """Whether there is an upstream with this address."""
+        return url in self._by_url
 
     def named(self, url: str) -> Upstream:
         """The upstream with this address.
