@@ -25,8 +25,8 @@ class Gate:
     """A queue before the upstreams.
 
     The head is tried at every arrival, at every completion, and when `retry` is called. Nobody waits
-    while nothing is running at the active upstream, whatever the hook says: there would be no completion
-    to wait for. While no upstream is active everybody waits.
+    while nothing is running at the active upstream, whatever the hook says (it is asked all the same, and may
+    mark the request): there would be no completion to wait for. While no upstream is active everybody waits.
     Who is admitted stands in the books as running at once, so that the hook sees him when it is asked
     for the next.
 
@@ -115,4 +115,4 @@ class Gate:
         running = self._router.active.in_flight
         if running >= self._max_running:
             return False
-        return not running or self._admit(self._ledger, head)
+        return self._admit(self._ledger, head) or not running

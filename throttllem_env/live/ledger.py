@@ -136,6 +136,10 @@ class Ledger:
         """Seconds since the ledger was opened."""
         return self._clock() - self._opened_s
 
+    def at(self, clock_s: float) -> float:
+        """A time of the clock as a time of the books."""
+        return clock_s - self._opened_s
+
     def arrive(self, prompt_tokens: int | None, request_id: int | None = None) -> Entry:
         """Book an arrival, which is queued at first.
 
@@ -222,6 +226,10 @@ class Ledger:
     def queue_table(self) -> RequestTable:
         """Requests that wait before the upstream, in the order of arrival."""
         return _table(self._entries[State.QUEUED].values())
+
+    def running_entries(self, instance: str) -> list[Entry]:
+        """Requests of an upstream, in the order in which they were sent."""
+        return [e for e in self._entries[State.RUNNING].values() if e.instance == instance]
 
     def running_table(self, instance: str | None = None) -> RequestTable:
         """Requests sent to an upstream, in the order in which they were sent.

@@ -16,16 +16,19 @@ class GatewayMetrics:
     Args:
         router: Whose upstreams are shown.
         e2e_slo_s: E2E SLO that attainment is counted against; None counts none.
+
+    Attributes:
+        registry: Where others may show theirs, too.
     """
 
     def __init__(self, router: Router, e2e_slo_s: float | None) -> None:
         self._router, self._e2e_slo_s = router, e2e_slo_s
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._set_up_load()
         self._set_up_latency()
 
     def _set_up_load(self) -> None:
-        to = self._registry
+        to = self.registry
         self._running = Gauge("throttllem_requests_running", "Requests at the upstreams", registry=to)
         self._queued = Gauge("throttllem_requests_queued", "Requests waiting in the gateway", registry=to)
         self._ended = Counter(
@@ -42,7 +45,7 @@ class GatewayMetrics:
 
     def _set_up_latency(self) -> None:
         def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, what, buckets=buckets, registry=self._registry)
+            return Histogram(name, what, buckets=buckets, registry=self.registry)
 
         name = "throttllem_time_to_first_token_seconds"
         self._first = histogram(name, "Arrival to first token", FIRST_TOKEN_BUCKETS_S)
@@ -51,7 +54,7 @@ class GatewayMetrics:
         name = "throttllem_e2e_seconds"
         self._whole = histogram(name, "Arrival to last token, of finished requests", WHOLE_BUCKETS_S)
         counts = "Requests within the E2E SLO (met), and all others (missed)"
-        self._slo = Counter("throttllem_slo_requests", counts, ["result"], registry=self._registry)
+        self._slo = Counter("throttllem_slo_requests", counts, ["result"], registry=self.registry)
 
     def on_tokens(self, entry: Entry, tokens: int, gap_s: float | None) -> None:
         """Count tokens that passed."""
@@ -90,4 +93,4 @@ class GatewayMetrics:
         for upstream in self._router.upstreams:
             self._at.labels(upstream.url).set(upstream.in_flight)
             self._active.labels(upstream.url).set(self._router.is_active(upstream))
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
