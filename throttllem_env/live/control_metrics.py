@@ -70,9 +70,9 @@ class ControlMetrics(ControlWatch):
         """Show what was projected for now, and once a second project further."""
         now_s = telemetry.time_s
         while self._due and self._due[0][0] <= now_s:
-            _, batch, kv_blocks = self._due.pop(0)
-            self._show("batch_projected", batch)
-            self._show("kv_blocks_projected", kv_blocks)
+            _, due_batch, due_kv = self._due.pop(0)
+            self._show("batch_projected", due_batch)
+            self._show("kv_blocks_projected", due_kv)
         if self._due and self._due[-1][0] > now_s + AHEAD_S - 1.0:
             return
         outlook = self._forecaster.outlook(telemetry)

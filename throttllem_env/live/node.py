@@ -45,8 +45,9 @@ class Node:
     ) -> None:
         self.pool, self.desk = pool, desk
         self.switches = 0
-        meter = EnergyMeter(desk.actuator.gpus, desk.actuator.read, on_event=lambda event: say(event.message))
-        self.account = EnergyAccount(meter)
+        reader = desk.actuator
+        self._meter = EnergyMeter(reader.gpus, reader.read, on_event=lambda event: say(event.message))
+        self.account = EnergyAccount(self._meter)
         self.on_trouble: Callable[[str], None] = say
         self._scenario, self._traffic, self._say = scenario, traffic, say
         self._clocks: dict[PoolServer, InstanceClock] = {}
@@ -123,6 +124,10 @@ class Node:
             return
         self.switches += self.clock(active).want(action.frequency_mhz)
         self.pool.resize(action.size)
+
+    def restart(self) -> None:
+        """Open new accounts, for another run."""
+        self.switches, self.account = 0, EnergyAccount(self._meter)
 
     def clocks_lapsed(self) -> None:
         """Somebody else, such as the guardian, gave GPUs their normal clocks back: set them anew."""

@@ -14,21 +14,24 @@ class ProjectedGate:
     the engine's own queue.
 
     Args:
-        gate: Judges telemetry with the head in its queue, such as `ProjectedAdmission`.
+        gate: Judges telemetry with the head in its queue, such as `ProjectedAdmission`; None leaves that to
+            the engine.
         say: Told in a line when it cannot judge, and when it can again.
 
     Attributes:
+        gate: The same.
         telemeter: Makes the telemetry; everybody is let in until it is there.
     """
 
-    def __init__(self, gate: AdmissionGate, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, gate: AdmissionGate | None, say: Callable[[str], None] = lambda line: None) -> None:
+        self.gate = gate
         self.telemeter: Telemeter | None = None
-        self._gate, self._say = gate, say
+        self._say = say
         self._blind = False
 
     def __call__(self, ledger: Ledger, entry: Entry) -> bool:
         """Whether the head may go to the engine now; marks it where its own deadline cannot be met."""
-        if self.telemeter is None:
+        if self.gate is None or self.telemeter is None:
             return True
         try:
             telemetry = self.telemeter.look(entry)
@@ -36,7 +39,7 @@ class ProjectedGate:
             self._tell(f"everybody is admitted: {error}", blind=True)
             return True
         self._tell("admission is by projection again", blind=False)
-        admitted, lost = self._gate(telemetry)
+        admitted, lost = self.gate(telemetry)
         entry.lost = admitted and lost
         return admitted
 

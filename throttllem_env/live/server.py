@@ -55,25 +55,49 @@ async def serve(settings: GatewaySettings, say: Callable[[str], None]) -> None:
     Raises:
         OSError: If the port is taken.
     """
-    gateway = Gateway(settings)
-    first, second = asyncio.Event(), asyncio.Event()
-
-    def on_stop() -> None:
-        (second if first.is_set() else first).set()
+    gateway, stops = Gateway(settings), Stops()
 
     def on_switch() -> None:
         say(f"new requests go to {gateway.router.switch_to_next().url}")
 
-    with _handled(dict.fromkeys(STOP_SIGNALS, on_stop) | {signal.SIGUSR1: on_switch}):
+    with handled(dict.fromkeys(STOP_SIGNALS, stops.ring) | {signal.SIGUSR1: on_switch}):
         async with listening(gateway, settings.host, settings.port) as url:
             say(f"serving {url}/v1, new requests go to {gateway.router.active.url}")
-            await first.wait()
-            say(f"stopping: no new requests, running ones have {settings.drain_s:g} s; again to cut them off")
-            cut_off = await _drained(gateway, second)
-            say(f"stopped: {cut_off} requests were cut off")
+            await stopped(gateway, stops, settings.drain_s, say)
 
 
-async def _drained(gateway: Gateway, hurry: asyncio.Event) -> int:
+class Stops:
+    """What it was told by signals: to stop, and then to hurry.
+
+    Attributes:
+        first: Set by the first one.
+        second: Set by the next.
+    """
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+
+    def ring(self) -> None:
+        """A signal has come."""
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def stopped(gateway: Gateway, stops: Stops, drain_s: float, say: Callable[[str], None]) -> None:
+    """Wait until told to stop, and let running requests complete.
+
+    Args:
+        gateway: Whose requests.
+        stops: What it was told.
+        drain_s: What they are told to have.
+        say: Told in a line what happens.
+    """
+    await stops.first.wait()
+    say(f"stopping: no new requests, running ones have {drain_s:g} s; again to cut them off")
+    cut_off = await drained(gateway, stops.second)
+    say(f"stopped: {cut_off} requests were cut off")
+
+
+async def drained(gateway: Gateway, hurry: asyncio.Event) -> int:
     """Drain until done, or until told to hurry; returns how many requests were cut off."""
     draining = asyncio.create_task(gateway.drain())
     hurrying = asyncio.create_task(hurry.wait())
@@ -87,7 +111,7 @@ async def _drained(gateway: Gateway, hurry: asyncio.Event) -> int:
 
 
 @contextmanager
-def _handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+def handled(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     """Have the event loop call these on signals for as long as the block lasts."""
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():

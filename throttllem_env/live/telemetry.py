@@ -84,7 +84,14 @@ class Telemeter:
         self._scenario, self._ledger, self._node = scenario, ledger, node
         self._bounds, self._clock = bounds or AgeBounds(), clock
         self._kv_blocks = kv_blocks or (lambda server: scenario.kv_blocks(server.size) - 1)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin another run: what servers did before does not count."""
+        counts = self._node.pool.counts
+        self._before = counts.ignored, counts.size_changes
         self._last_energy_j, self._last_reading_s, self._power_w = 0.0, math.nan, 0.0
+        self._previous_s = 0.0
 
     def take(self) -> Telemetry:
         """Telemetry of now; the next interval begins.
@@ -96,7 +103,7 @@ class Telemeter:
         telemetry = self._made(self._ledger.take_news(), self._ledger.queue_table())
         account = self._node.account
         self._last_energy_j, self._last_reading_s = account.total_j, account.time_s
-        self._power_w = telemetry.power_w
+        self._power_w, self._previous_s = telemetry.power_w, telemetry.time_s
         return telemetry
 
     def look(self, head: Entry) -> Telemetry:
@@ -128,10 +135,10 @@ class Telemeter:
             rejected=news.rejected,
             tokens_generated=news.tokens_generated,
             tbt_mean_s=news.tbt_mean_s,
-            ignored_actions=counts.ignored,
+            ignored_actions=counts.ignored - self._before[0],
             frequency_switches=node.switches,
-            size_changes=counts.size_changes,
-            previous_s=news.since_s,
+            size_changes=counts.size_changes - self._before[1],
+            previous_s=self._previous_s,
         )
 
     def _mean_power_w(self) -> float:
