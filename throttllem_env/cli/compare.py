@@ -69,7 +69,8 @@ def compare(
     backend: Annotated[
         str,
         typer.Option(
-            help="What is controlled: simulator, reference (the plain one), or vllm-emulated (vLLM's engine)."
+            help="What is controlled: simulator, reference (the plain one), vllm-emulated (vLLM's engine), "
+            "or vllm (its servers, in real time)."
         ),
     ] = "simulator",
     split: Annotated[

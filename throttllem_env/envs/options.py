@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from throttllem_env.controller import ControlPoints
 from throttllem_env.scenario import Scenario, load_scenario
-from throttllem_env.serving import BACKENDS
+from throttllem_env.serving.names import split_backend
 from throttllem_env.serving.workload import Part, TraceSource
 from throttllem_env.suggest import nearest
 
@@ -77,7 +77,10 @@ class EnvOptions:
         self._require_choice("control", get_args(ControlPoints))
         self._require_choice("actions", get_args(ActionKind))
         self._require_choice("observation", get_args(ObservationKind))
-        self._require_choice("backend", BACKENDS)
+        try:
+            split_backend(self.backend)
+        except ValueError as error:
+            raise OptionError(str(error)) from None
 
     @classmethod
     def of(cls, keywords: dict[str, Any]) -> "EnvOptions":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from throttllem_env.evaluation.sweeps.cluster import check_cluster
-from throttllem_env.serving import require_backend
+from throttllem_env.serving import is_real_time, require_backend
 from throttllem_env.serving.workload import Part
 from throttllem_env.suggest import nearest
 
@@ -71,6 +71,8 @@ class Settings:
             if value not in choices:
                 raise ValueError(f"{field} = {value!r}: unknown; {nearest(value, choices)}")
         require_backend(self.backend)
+        if is_real_time(self.backend) and ((self.jobs or 1) > 1 or self.cluster is not None):
+            raise ValueError(f"jobs = {self.jobs}: backend {self.backend!r} runs in real time, one at a time")
         for field in ("seeds", "jobs"):
             count = getattr(self, field)
             if count is not None and count < 1:

@@ -117,7 +117,9 @@ class Ledger:
         observer: Who is told of tokens and ends.
 
     Attributes:
+        opened_s: When they were opened, by the clock.
         on_event: Called after every arrival and end: the control points of whoever decides.
+        archive: Where requests that left are kept, if somebody wants them all.
     """
 
     def __init__(
@@ -125,8 +127,19 @@ class Ledger:
     ) -> None:
         self._clock, self._observer = clock, observer
         self.on_event: Callable[[], None] = _nobody_cares
-        self._opened_s = clock()
+        self.archive: list[Entry] | None = None
         self._entries: dict[State, dict[int, Entry]] = {state: {} for state in UNFINISHED}
+        self.restart()
+
+    def restart(self) -> None:
+        """Open new books.
+
+        Raises:
+            ValueError: Requests of the old ones are unfinished.
+        """
+        if any(self._entries.values()):
+            raise ValueError(f"the books have {self.queued} queued and {self.running} running requests")
+        self.opened_s = self._clock()
         self._recent: deque[Entry] = deque()
         self._next_id = 0
         self._begin_news()
@@ -134,11 +147,11 @@ class Ledger:
     @property
     def now_s(self) -> float:
         """Seconds since the ledger was opened."""
-        return self._clock() - self._opened_s
+        return self._clock() - self.opened_s
 
     def at(self, clock_s: float) -> float:
         """A time of the clock as a time of the books."""
-        return clock_s - self._opened_s
+        return clock_s - self.opened_s
 
     def arrive(self, prompt_tokens: int | None, request_id: int | None = None) -> Entry:
         """Book an arrival, which is queued at first.
@@ -200,6 +213,8 @@ class Ledger:
         """Book that a request left as finished, rejected or aborted."""
         del self._entries[entry.state][entry.request_id]
         entry.state, entry.end_s = state, self.now_s
+        if self.archive is not None:
+            self.archive.append(entry)
         if state is State.FINISHED:
             self._finished.append(entry)
         self._rejected += state is State.REJECTED
@@ -230,6 +245,10 @@ class Ledger:
     def running_entries(self, instance: str) -> list[Entry]:
         """Requests of an upstream, in the order in which they were sent."""
         return [e for e in self._entries[State.RUNNING].values() if e.instance == instance]
+
+    def unfinished(self) -> list[Entry]:
+        """Requests that have not left: running ones, then queued ones."""
+        return [*self._entries[State.RUNNING].values(), *self._entries[State.QUEUED].values()]
 
     def running_table(self, instance: str | None = None) -> RequestTable:
         """Requests sent to an upstream, in the order in which they were sent.

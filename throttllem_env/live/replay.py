@@ -32,6 +32,8 @@ class ReplaySettings:
         seed: Of those ids.
         timeout_s: For one request.
         allow_remote: Load may go to other machines too.
+        request_ids: What the X-Request-Id of every request begins with; its number in the trace follows.
+            None lets the server choose.
 
     Raises:
         ValueError: If a value cannot be; it names the field and what would be valid.
@@ -44,6 +46,7 @@ class ReplaySettings:
     seed: int = 0
     timeout_s: float = 600.0
     allow_remote: bool = False
+    request_ids: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", base_url("url", self.url))
@@ -114,7 +117,12 @@ class ReplayRecord:
 
 
 async def replay(
-    trace: Trace, settings: ReplaySettings, on_done: Callable[[ReplayRecord], None] = lambda record: None
+    trace: Trace,
+    settings: ReplaySettings,
+    on_done: Callable[[ReplayRecord], None] = lambda record: None,
+    *,
+    start_s: float | None = None,
+    records: list[ReplayRecord] | None = None,
 ) -> list[ReplayRecord]:
     """Play a trace to its end, and wait for the last answer or its timeout.
 
@@ -122,6 +130,8 @@ async def replay(
         trace: When which request leaves; output lengths are the recorded ones.
         settings: Where and how.
         on_done: Told of each request when it has ended.
+        start_s: When the trace's time began, by the event loop's clock; None for now.
+        records: Filled as requests leave, for whoever wants to look before the end.
 
     Returns:
         One record per request, in the order of the trace.
@@ -131,7 +141,7 @@ async def replay(
     """
     async with _connections(settings) as session:
         model = settings.model or await _first_model(session, settings.url)
-        player = _Player(session, settings, on_done)
+        player = _Player(session, settings, on_done, start_s, [] if records is None else records)
         rng = np.random.default_rng(settings.seed)
         async with asyncio.TaskGroup() as sent:
             for i in range(len(trace)):
@@ -154,11 +164,13 @@ class _Player:
         session: aiohttp.ClientSession,
         settings: ReplaySettings,
         on_done: Callable[[ReplayRecord], None],
+        start_s: float | None,
+        records: list[ReplayRecord],
     ) -> None:
         self._session, self._settings, self._on_done = session, settings, on_done
         self._loop = asyncio.get_running_loop()
-        self._start_s = self._loop.time()
-        self.records: list[ReplayRecord] = []
+        self._start_s = self._loop.time() if start_s is None else start_s
+        self.records = records
 
     @property
     def now_s(self) -> float:
@@ -170,10 +182,12 @@ class _Player:
 
     async def play(self, record: ReplayRecord, body: bytes) -> None:
         record.lateness_s = self.now_s - record.due_s
+        prefix = self._settings.request_ids
+        headers = None if prefix is None else {"X-Request-Id": f"{prefix}{record.request_id}"}
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
-                self._session.post(self._settings.url + PATH, data=body) as reply,
+                self._session.post(self._settings.url + PATH, data=body, headers=headers) as reply,
             ):
                 record.status = reply.status
                 await self._follow(record, reply)

@@ -1,5 +1,7 @@
 """Serving systems that a controller can steer, behind one protocol."""
 
+from typing import cast
+
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import (
     AdmissionGate,
@@ -10,34 +12,36 @@ from throttllem_env.serving.backend import (
     RequestRecords,
     RunRecords,
 )
-from throttllem_env.suggest import nearest
+from throttllem_env.serving.names import (
+    BACKENDS,
+    backend_names,
+    backend_type,
+    is_real_time,
+    split_backend,
+)
 
-BACKENDS = ("simulator", "reference", "vllm-emulated")
-"""The compiled simulator, the plain one that it is held to, and vLLM's own engine on emulated GPUs."""
 
-
-def require_backend(name: str) -> None:
+def require_backend(spec: str) -> None:
     """Refuse a backend that cannot be had, before any work is done.
 
     Args:
-        name: One of `BACKENDS`.
+        spec: One of `backend_names()`, perhaps with parameters: `name:key=value,...`.
 
     Raises:
         ValueError: No such backend, or what it needs is not installed.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"backend = {name!r}: unknown; {nearest(name, BACKENDS)}")
-    if name == "vllm-emulated":
+    name, _ = split_backend(spec)
+    if "vllm" in name:
         from throttllem_env.serving.vllm.interface import require_installed
 
         require_installed()
 
 
-def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
+def make_backend(spec: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
     """Build a backend by name.
 
     Args:
-        name: One of `BACKENDS`.
+        spec: One of `backend_names()`, perhaps with parameters: `name:key=value,...`.
         scenario: What it serves.
         gate: Projected admission, or None for the engine's own.
 
@@ -45,7 +49,8 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
         ValueError: No such backend.
         EngineUnavailableError: It needs vLLM, which is missing or has changed.
     """
-    require_backend(name)
+    require_backend(spec)
+    name, parameters = split_backend(spec)
     if name == "reference":
         from throttllem_env.serving.reference import ReferenceBackend
 
@@ -54,9 +59,11 @@ def make_backend(name: str, scenario: Scenario, gate: AdmissionGate | None = Non
         from throttllem_env.serving.vllm.backend import EngineBackend
 
         return EngineBackend(scenario, gate)
-    from throttllem_env.serving.compiled import CompiledBackend
+    if name == "simulator":
+        from throttllem_env.serving.compiled import CompiledBackend
 
-    return CompiledBackend(scenario, gate)
+        return CompiledBackend(scenario, gate)
+    return cast(Backend, backend_type(name)(scenario, gate, **parameters))
 
 
 __all__ = [
@@ -68,6 +75,8 @@ __all__ = [
     "Outcome",
     "RequestRecords",
     "RunRecords",
+    "backend_names",
+    "is_real_time",
     "make_backend",
     "require_backend",
 ]
