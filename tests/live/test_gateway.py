@@ -300,6 +300,8 @@ def test_clients_of_a_lost_server_are_told_and_the_next_one_serves_the_others(ri
             long = {"max_tokens": 5000}
             told = [asyncio.create_task(stage.post(**long, stream=stream)) for stream in (True, None)]
             await rig.eventually(lambda: lost.running == 2, "two run")
+            books = stage.gateway.ledger
+            await rig.eventually(lambda: books.news().tokens_generated > 0, "one streams")
             assert stage.gateway.lose(stage.upstream_urls[0], "server 1 is gone") == 2
             waiting = asyncio.create_task(stage.post())
             answers = [await task for task in told]
@@ -355,7 +357,7 @@ def test_a_drain_is_bounded_and_tells_those_it_cuts_off(rig: ModuleType) -> None
 
 def test_metrics_count_what_passed(rig: ModuleType) -> None:
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.02), e2e_slo_s=0.8) as stage:
+        async with rig.stage(rig.FakeVllm(iteration_s=0.1), e2e_slo_s=4.0) as stage:
             await asyncio.gather(*(stage.post(max_tokens=5) for _ in range(3)), stage.post(max_tokens=45))
             await stage.post(max_tokens=0)
             wanted = {

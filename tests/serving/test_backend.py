@@ -1,7 +1,7 @@
 """What must hold for every backend at every control point, whatever the actions.
 
 Tests that take `build` state exact times, or run for hours of them: they need virtual time, and are about the
-backends that have it. Those that take `build_any` hold by the wall clock too: real servers pass them as well.
+backends that have it. Those that take `build_any` hold by the wall clock, too: real servers pass them.
 """
 
 import hashlib
