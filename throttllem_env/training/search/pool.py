@@ -35,7 +35,7 @@ class Pool:
             kept: File that what comes of it is kept in, and read from if it is there: for the same cases.
         """
         if kept and kept.is_file():
-            with np.load(kept) as stored:
+            with np.load(kept, allow_pickle=False) as stored:
                 return cls(cases, Outcome(*(stored[name] for name in Outcome.__slots__)))
         reference = serve_by_rule(cases, Throttllem())
         if kept:
