@@ -323,7 +323,7 @@ class Guardian:
             with self._turn:
                 if self._ended is not None:
                     return
-                if self.alive and not self._exchange():
+                if not self._exchange():
                     self._lose()
             if self.lapses > lapses and self.on_lapse is not None:
                 self.on_lapse()
@@ -333,6 +333,8 @@ class Guardian:
 
     def _exchange(self) -> bool:
         """Take in what has come, and send a heartbeat; gives whether the guardian is there."""
+        if not self.alive:  # another thread has found out meanwhile
+            return False
         try:
             while select.select([self._channel], [], [], 0)[0]:
                 found = wire.receive(self._channel)

@@ -182,5 +182,5 @@ class GuardedActuator:
             return
         lost.forget([info.uuid for info in self.gpus if info.index in outcome.took_s])
         self._report(f"the guardian was lost: restored the clocks of GPUs {sorted(outcome.took_s)} here")
-        for error in outcome.failed.values():
-            self._report(f"the guardian was lost, and a clock cannot be restored: {error}")
+        for failure in outcome.failed.values():
+            self._report(f"the guardian was lost, and a clock cannot be restored: {failure}")

@@ -89,14 +89,14 @@ def _judge(gpu: dict[str, Any]) -> Finding:
     """Whether a GPU's clock can be controlled."""
     subject, clocks = f"GPU {gpu['index']}", gpu["clocks_mhz"]
     if gpu["mig"]:
-        advice = (f"sudo nvidia-smi -i {gpu['index']} -mig 0",)
         text = f"{gpu['name']}: MIG is on, and the clock is the whole GPU's, not one instance's"
-        return Finding(subject, Verdict.PROBLEM, text, advice)
+        return Finding(subject, Verdict.PROBLEM, text, (f"sudo nvidia-smi -i {gpu['index']} -mig 0",))
     if not clocks:
         return Finding(subject, Verdict.PROBLEM, f"{gpu['name']}: the driver lists no clocks to lock")
     text = f"{gpu['name']}, {len(clocks)} clocks of {clocks[0]}-{clocks[-1]} MHz, now {gpu['sm_mhz']} MHz"
     text += "".join(f"; {EXPLANATIONS.get(name, name)}" for name in gpu["reasons"])
-    notes, advice = [], ()
+    notes: list[str] = []
+    advice: tuple[str, ...] = ()
     if gpu["persistence"] == 0:
         notes.append("persistence mode is off: the driver forgets locks when its last client ends")
         advice = (f"sudo nvidia-smi -i {gpu['index']} -pm 1",)
