@@ -192,6 +192,10 @@ def test_write_without_permission_says_so(nvml_double, device):
     assert done.returncode == 1
     assert found["verdict"] == "problem"
     assert "Insufficient Permissions" in found["text"]
+    assert "guardian" not in {
+        entry["subject"] for entry in report["findings"] if entry["verdict"] == "problem"
+    }
+    assert device.gpus["locked_max_mhz"].tolist() == [0, 0]
 
 
 def leave_behind(device, folder):

@@ -238,3 +238,17 @@ def test_a_safe_actuator_around_it_goes_to_the_safe_state_without_a_guardian(dev
     assert any("without a guardian" in str(event) for event in told)
     assert locked(device) == [0, 0]
     safe.close()
+
+
+def test_a_gpu_whose_driver_refused_every_lock_is_let_go_of(device, settings, folder):
+    """Its reset would be refused, too, and there is nothing to reset."""
+    device.gpus[1]["faults"] = Fault.NO_PERMISSION
+    guarded = GuardedActuator(EmulatedActuator(device.path), lambda: Guardian(settings))
+    assert guarded.lock([0, 1], 210).failed.keys() == {1}
+    pid = guarded.guardian_pid
+    guarded.close()
+    assert started_ticks(pid) is None
+    assert locked(device) == [0, 0]
+    state = StateFolder(folder)
+    assert state.uuids() == []
+    state.close()

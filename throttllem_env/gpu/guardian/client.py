@@ -215,6 +215,17 @@ class Guardian:
                 os.close(self._claims.pop(uuid))
             return failed
 
+    def drop(self, uuids: Collection[str]) -> None:
+        """Let go of GPUs whose driver refused every lock: there is nothing to restore.
+
+        Raises:
+            GuardianError: The guardian is gone.
+        """
+        with self._turn:
+            self._ask({"do": "drop", "uuids": sorted(uuids)})
+            for uuid in set(uuids) & self._claims.keys():
+                os.close(self._claims.pop(uuid))
+
     def forget(self, uuids: Collection[str]) -> None:
         """Take GPUs out of the journal that were restored without this guardian, since it is gone."""
         with self._turn:

@@ -9,6 +9,8 @@ from throttllem_env.gpu.guardian.state import StateError
 from throttllem_env.gpu.guardian.ward import Ward
 
 MOST_STARTS = 4
+REFUSED = frozenset({Trouble.NO_PERMISSION, Trouble.NOT_SUPPORTED})
+"""Troubles with which a driver has certainly changed nothing."""
 
 
 class GuardedActuator:
@@ -51,6 +53,7 @@ class GuardedActuator:
         self._guardian: Guardian | None = None
         self._starts = 0
         self._intended: set[int] = set()
+        self._touched: set[int] = set()  # of these, the ones that may have been locked
         self._closed = False
 
     @property
@@ -83,7 +86,11 @@ class GuardedActuator:
                 words = f"no clock is locked without a guardian: {error}"
                 failed = {gpu: ActuatorError(Trouble.UNAVAILABLE, words, gpu) for gpu in gpus}
                 return LockOutcome(mhz, failed=failed)
-            return self._actuator.lock(gpus, mhz)
+            before, self._touched = self._touched, self._touched | set(gpus)
+            outcome = self._actuator.lock(gpus, mhz)
+            refused = {gpu for gpu, error in outcome.failed.items() if error.trouble in REFUSED}
+            self._touched = before | (set(gpus) - refused)
+            return outcome
 
     def reset(self, gpus: Sequence[int]) -> LockOutcome:
         """Give GPUs their normal clocks back; see `Actuator`. They stay in the guardian's care."""
@@ -110,7 +117,10 @@ class GuardedActuator:
 
     def _end(self, guardian: Guardian) -> None:
         """Have the guardian restore everything; if it cannot any more, do it here."""
+        untouched = self._intended - self._touched
         try:
+            if untouched:
+                guardian.drop([info.uuid for info in self.gpus if info.index in untouched])
             guardian.end()
         except GuardianError:
             self._restore_instead_of(guardian)

@@ -166,12 +166,17 @@ class Watch:
                 return self._intend([Ward.from_plain(plain) for plain in message["wards"]], files)
             case "release":
                 return {"failed": self._release(message["uuids"])}
+            case "drop":
+                for uuid in set(message["uuids"]) & self._wards.keys():
+                    self._log(f"lets go of {self._wards[uuid]}, which was never locked")
+                    self._forget(uuid)
+                return {}
             case "end":
                 failed = self._release(list(self._wards))
                 self._gone_s = time.monotonic()
                 return {"failed": failed}
             case other:
-                return {"refused": f"do = {other!r}: expected beat, intend, release or end"}
+                return {"refused": f"do = {other!r}: expected beat, intend, release, drop or end"}
 
     def _intend(self, wards: list[Ward], files: list[int]) -> dict[str, Any]:
         """Take GPUs into care: what is acknowledged here will be restored whatever happens."""
@@ -238,10 +243,15 @@ class Watch:
         took_ms = (time.monotonic() - debt.since_s) * 1e3
         self._log(f"gave back {ward} with {ward.setting}, after {took_ms:.0f} ms")
         if uuid in self._leaving:
-            self._leaving.discard(uuid)
-            self._state.remove(uuid)
-            del self._wards[uuid]
-            os.close(self._locks.pop(uuid))
+            self._forget(uuid)
+
+    def _forget(self, uuid: str) -> None:
+        """A GPU is no longer in care."""
+        self._leaving.discard(uuid)
+        self._owed.pop(uuid, None)
+        self._state.remove(uuid)
+        del self._wards[uuid]
+        os.close(self._locks.pop(uuid))
 
     def _defer(self, uuid: str, failure: str) -> None:
         """A GPU could not be restored: say so once, and try again soon."""
