@@ -154,6 +154,29 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
         GatewaySettings(**({"upstreams": ("http://127.0.0.1:1",)} | settings))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "model is missing: name the weights to serve, or emulate"),
+        (["--upstream", " , "], "upstream is empty"),
+        (["--upstream", "http://127.0.0.1:9", "--emulate"], "--emulate does not go with --upstream"),
+        (["--upstream", "http://127.0.0.1:9", "--gpus", "nvml"], "--gpus does not go with --upstream"),
+        (["--emulate", "--gpus", "amd"], "gpus = 'amd': unknown"),
+        (["--model", "m", "--gpus", "emulated"], "only emulated servers run on those"),
+        (["--emulate", "--restore-mhz", "210"], "expected two clocks such as 210,1410"),
+        (["--emulate", "--agent", "nobody"], "agent = 'nobody': unknown"),
+        (["--emulate", "--watchdog", "bound=2"], "watchdog: bound = 2"),
+        (["--emulate", "--scenario", "none"], "scenario = 'none': unknown"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_starts(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
+    done = throttllem("serve", *options, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+
+
 def test_no_process_is_left() -> None:
     """Whatever these tests started has ended: no child of this process lives."""
     children = subprocess.run(

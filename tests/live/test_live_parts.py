@@ -10,6 +10,8 @@ import pytest
 
 from throttllem_env.gpu.actuator import GpuInfo, GpuReading
 from throttllem_env.gpu.energy import EnergyMeter
+from throttllem_env.live.assembly import running
+from throttllem_env.live.cache_sizes import CacheSizes
 from throttllem_env.live.control_plan import ControlPlan, decider
 from throttllem_env.live.energy_account import EnergyAccount, Holding
 from throttllem_env.live.ledger import Ledger, State
@@ -144,6 +146,39 @@ def test_records_have_what_the_client_saw_and_when_the_engine_got_it() -> None:
     energy = records.energy
     assert (energy.decode_j, energy.idle_j, energy.warming_j, energy.total_j) == (50, 30, 20, 100)
     assert energy.released_j == pytest.approx((8 * 2.0 - 8.0) * scenario.gpu_spec.released_w)
+
+
+def test_a_servers_kv_blocks_are_its_own_where_it_says_so(rig: ModuleType, plant: ModuleType) -> None:
+    pages = ['vllm:cache_config_info{block_size="16",num_gpu_blocks="501",x="y"} 1.0', "of_others 1"]
+
+    async def scene() -> None:
+        from aiohttp import web
+
+        scenario, said = load_scenario("llama2-13b-a100"), list[str]()
+        for page in pages:
+
+            async def metrics(request: web.Request, page: str = page) -> web.Response:
+                return web.Response(text=f"# HELP\n{page}\n")
+
+            app = web.Application()
+            app.router.add_get("/metrics", metrics)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            server = plant.Server(f"http://127.0.0.1:{runner.addresses[0][1]}", 4, (0, 1, 2, 3))
+            sizes = CacheSizes(scenario, said.append)
+            assert sizes.of(server) == scenario.kv_blocks(4) - 1
+            async with running(sizes.run(plant.Pool(server)), said.append):
+                if "501" in page:
+                    await rig.eventually(lambda: sizes.of(server) == 500, "it was asked")  # noqa: B023
+                else:
+                    await asyncio.sleep(0.05)
+                    assert sizes.of(server) == scenario.kv_blocks(4) - 1
+            await runner.cleanup()
+        assert len(said) == 1
+        assert "has 501 KV blocks; llama2-13b-a100 supposes" in said[0]
+
+    rig.run(scene())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from throttllem_env.gpu.events import GpuEvent
+from throttllem_env.live.cache_sizes import CacheSizes
 from throttllem_env.live.gateway import Gateway
 from throttllem_env.live.gpu_desk import GpuDesk
 from throttllem_env.live.gpus_of import emulated_gpus, open_gpus
@@ -75,7 +76,10 @@ async def opened_node(
         await pool.start(scenario.largest_size)
         await node.look()
         await stack.enter_async_context(running(node.run(), say))
-        yield LiveNode(node, pool, Telemeter(scenario, gateway.ledger, node, plan.ages))
+        sizes = CacheSizes(scenario, say)
+        await stack.enter_async_context(running(sizes.run(pool), say))
+        telemeter = Telemeter(scenario, gateway.ledger, node, plan.ages, kv_blocks=sizes.of)
+        yield LiveNode(node, pool, telemeter)
 
 
 def _device_file(plan: NodePlan) -> Path | None:
