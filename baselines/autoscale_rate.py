@@ -2,7 +2,7 @@
 
 Source: the HPA's rule (Kubernetes documentation, "Horizontal Pod Autoscaling"): every 15 s it compares a
 load with a target per unit of capacity, does nothing within a tolerance of 10 %, grows at once, and shrinks
-only to the largest need of a stabilisation window (five minutes by default).
+only to the largest need of a stabilisation window (five minutes by default, one here).
 
 Observes: arrivals of the last 30 s, the current size.
 Parameters: `target`, rate per rated load that it aims at; `stabilise_s`. Tuned on train and validation
@@ -16,7 +16,7 @@ from throttllem_env.baselines.checks import check_range
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, InstanceState, ObservationArray, Telemetry
 
-TARGET, STABILISE_S = 0.9, 300.0
+TARGET, STABILISE_S = 1.0, 60.0
 INTERVAL_S, TOLERANCE = 15.0, 0.1
 
 

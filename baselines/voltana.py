@@ -26,7 +26,7 @@ from throttllem_env.baselines.signals import TokenMeter, backlog_tokens, kv_toke
 from throttllem_env.controller import Assignment, BaseController, ControlPoints
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-SHARE, TTFT_S = 0.8, 2.0
+SHARE, TTFT_S = 0.95, 2.0
 
 LEARNING_RATE = 0.05
 """Share of a new measurement in the correction."""
