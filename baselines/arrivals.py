@@ -96,4 +96,5 @@ class ArrivalMeter:
         """Mean answer of each class, float64[classes], tokens."""
         overall = self.mean_lengths()[1]
         means = [float(np.mean(o)) if len(o) >= FEWEST else overall for o in self._outputs]
-        return np.maximum(np.array(means), 1.0)
+        at_least_one: FloatArray = np.maximum(np.array(means), 1.0)
+        return at_least_one

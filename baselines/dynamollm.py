@@ -89,7 +89,7 @@ class DynamoLlm(BaseController):
         """The cheapest clock of the size that serves; where none suffices, a larger size at once."""
         scenario, serving = self.assignment.scenario, telemetry.active.size
         plan = self._plan(serving, load)
-        self._mhz = scenario.gpu_spec.clocks_mhz[plan.index] if plan else scenario.top_mhz
+        self._mhz = scenario.gpu_spec.clocks_mhz[plan.clock] if plan else scenario.top_mhz
         if plan is None and not telemetry.resizing:
             self._size = self._cheapest_of(load, at_least=serving).size
 

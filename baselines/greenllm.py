@@ -111,7 +111,7 @@ class GreenLlm(BaseController):
             kv_tokens(telemetry, block_size) / running,
         )
         plan = cheapest(self.tables, self._chosen, load, self._pace.target_s)
-        return plan.index if plan else self._high
+        return plan.clock if plan else self._high
 
     def _fine(self) -> None:
         """One step towards the target, within the band."""

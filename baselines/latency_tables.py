@@ -93,7 +93,8 @@ class LatencyTables:
 
     def iteration_s(self, batch: float, kv_tokens: float) -> FloatArray:
         """A decode iteration at every clock, float64[n], seconds."""
-        return self.decode @ np.array([1.0, batch, kv_tokens])
+        seconds: FloatArray = self.decode @ np.array([1.0, batch, kv_tokens])
+        return seconds
 
     def prefill_share(self, prompt_tokens_per_s: float) -> FloatArray:
         """Share of time at every clock that arriving prompts take, float64[n]."""
@@ -144,8 +145,8 @@ class LatencyTables:
 
 def _fit(grid: FloatArray, seconds: FloatArray) -> FloatArray:
     """Least squares of relative errors."""
-    found: FloatArray = np.linalg.lstsq(grid / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
-    return found
+    found = np.linalg.lstsq(grid / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
+    return found.astype(np.float64)
 
 
 def _iteration_w(table: ClockTable) -> FloatArray:

@@ -14,12 +14,12 @@ class Plan(NamedTuple):
 
     Attributes:
         size: Instance size.
-        index: Index of the clock.
+        clock: Index of its clock.
         power_w: Mean power of the instance.
     """
 
     size: int
-    index: int
+    clock: int
     power_w: float
 
 
