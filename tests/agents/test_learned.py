@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ LEARNERS = {
     "sac": (SAC, "ServingContinuous", "MlpPolicy", {"buffer_size": 10}),
 }
 OPTIONS: dict[str, Any] = {"trace": "poisson:rate_rps=4", "episode_s": 40.0, "run_in_s": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    from throttllem_env.training.sb3.trainer import one_thread
+
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

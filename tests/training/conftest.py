@@ -1,6 +1,6 @@
 """Trainings of seconds: few steps, tiny nets, short episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "qrdqn": {**OFF_POLICY, "policy_kwargs": {"net_arch": [8], "n_quantiles": 5}},
     "sac": OFF_POLICY,
 }
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    """Nets are tiny: threads would only wait for each other, most of all beside other tests."""
+    from throttllem_env.training.sb3.trainer import one_thread
+
+    with one_thread():
+        yield
 
 
 @pytest.fixture
