@@ -192,6 +192,8 @@ def test_a_file_holds_the_policy_and_equal_policies_make_equal_files(
     np.testing.assert_array_equal(found.arrays["0.bias"], policy.arrays["0.bias"])
     controller = make_controller(str(tmp_path / "made" / "a.zip"))
     assert (controller.control_points, controller.period_s) == ("period", 2.0)
+    watched = make_controller(f"{tmp_path / 'made' / 'a.zip'}+watchdog")
+    assert watched.needs_observation
 
 
 @pytest.mark.parametrize(

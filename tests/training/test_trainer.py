@@ -88,6 +88,31 @@ def test_a_folder_of_another_training_is_not_overwritten(make_settings: MakeSett
     assert train(make_settings(steps=128, seed=7, fresh=True), Silent()).steps == 128
 
 
+def test_a_training_stopped_while_a_checkpoint_is_replaced_goes_on_from_the_last(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings(out=tmp_path / "out")
+    whole = train(settings, Silent())
+    (settings.out / "state").rename(settings.out / ".state.before")
+    assert train(settings, Silent()) == whole
+
+
+def test_other_hyperparameters_are_another_training(make_settings: MakeSettings, tmp_path: Path) -> None:
+    import yaml
+
+    from throttllem_env.training.hyperparams import load_hyperparams
+
+    file = tmp_path / "mine.yaml"
+    values = load_hyperparams("ppo", "ThrottLLeM/Serving-v0")
+    settings = make_settings(steps=128, hyperparameter_file=file)
+    for gamma in (0.9, 0.8):
+        file.write_text(yaml.safe_dump({"ThrottLLeM/Serving-v0": {**values, "gamma": gamma}}))
+        if gamma == 0.9:
+            train(settings, Silent())
+    with pytest.raises(ValueError, match=r"holds a training with gamma = 0\.9, not 0\.8"):
+        train(settings, Silent())
+
+
 def test_the_best_checkpoint_is_kept(make_settings: MakeSettings) -> None:
     settings = make_settings(steps=512)
     outcome = train(settings, Silent())

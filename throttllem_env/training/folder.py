@@ -25,7 +25,7 @@ DESCRIPTION, CURVE, VALIDATIONS, BEST, LAST = (
     "model.zip",
     "last.zip",
 )
-FOLDERS = ("checkpoints", "state", "tb")
+FOLDERS = ("checkpoints", "state", ".state.before", ".state.part", "tb")
 
 
 class TrainingFolder:
@@ -62,17 +62,18 @@ class TrainingFolder:
             ValueError: The folder holds another training; the message names the first difference.
             OSError: It cannot be written.
         """
-        told = json.loads(json.dumps(settings.plain()))
+        document = json.loads(json.dumps({"settings": settings.plain(), **about}, default=str))
         if (self / DESCRIPTION).is_file() and not settings.fresh:
-            self._require_same(told)
+            for part in ("settings", "hyperparameters"):
+                self._require_same(part, document.get(part, {}))
             return True
         self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json(DESCRIPTION, {"settings": told, **about})
+        self.write_json(DESCRIPTION, document)
         return False
 
-    def _require_same(self, told: dict[str, Any]) -> None:
-        before = json.loads((self / DESCRIPTION).read_text(encoding="utf-8"))["settings"]
+    def _require_same(self, part: str, told: dict[str, Any]) -> None:
+        before = json.loads((self / DESCRIPTION).read_text(encoding="utf-8")).get(part, {})
         for name, value in told.items():
             if before.get(name) != value:
                 raise ValueError(

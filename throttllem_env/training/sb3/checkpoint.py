@@ -48,12 +48,23 @@ def save(folder: Path, model: BaseAlgorithm, venv: VecNormalize, state: dict[str
         _save_buffer(draft / REPLAY, buffer)
     counters = {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)}
     (draft / STATE).write_text(json.dumps({"counters": counters, **state}), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    before = _before(folder)
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
     draft.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _before(folder: Path) -> Path:
+    """Where the last checkpoint is while the next one takes its place."""
+    return folder.with_name(f".{folder.name}.before")
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
     """The plain values of a training that was kept; None if there is none."""
+    if not folder.exists() and _before(folder).exists():
+        _before(folder).rename(folder)  # stopped between two renames
     path = folder / STATE
     if not path.is_file():
         return None

@@ -1,5 +1,6 @@
 """What a learner has learned so far, as a policy file."""
 
+from pathlib import Path
 from typing import Any
 
 from throttllem_env.agents.learned.deciders import CHOICES, describe_grid, describe_moves
@@ -54,7 +55,7 @@ def policy_of(model: Any, environments: Environments, settings: TrainSettings, c
             "algo": settings.algo,
             "scenario": setup.scenario.name,
             "scenario_version": setup.scenario.version,
-            "trace": str(settings.trace),
+            "trace": Path(settings.trace).name,
             "seed": settings.seed,
             "steps": int(model.num_timesteps),
         },
