@@ -15,28 +15,26 @@ from typing import Final
 import numpy as np
 
 from throttllem_env.scenario import Scenario
-from throttllem_env.types import FloatArray, IntArray
+from throttllem_env.types import FloatArray, IntArray, ObservationArray
 
 FEATURES: Final[dict[str, str]] = {
     "one": "1",
     "rate": "requests per second of the last 30 s / rated load of the largest size",
     "tokens": "output tokens per second, smoothed over 20 s / a quarter of the fastest decode",
     "prompts": "prompt tokens per second of the last 30 s / fastest prefill",
-    "batch": "running requests / a quarter of max_num_seqs",
     "kv": "KV blocks / total",
     "queue": "waiting requests / a sixteenth of max_num_seqs, at most 2",
     "slack": "least predicted slack at the top clock / E2E SLO",
-    "late": "share of requests late even at the top clock, times 4, at most 1",
     "small": "1 - active size / largest size",
     "idle": "1 where no request is there",
 }
 """What a policy sees, by name."""
 
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
-    "demand": ("one", "rate", "tokens", "prompts", "batch", "kv", "queue", "slack", "late"),
-    "least_clock": ("one", "rate", "batch", "kv", "queue", "small", "idle"),
-    "highest_clock": ("one", "rate", "queue", "slack", "late", "small"),
-    "reserve": ("one", "batch", "slack", "small"),
+    "demand": ("one", "rate", "tokens", "prompts", "kv", "queue"),
+    "least_clock": ("one", "kv", "small", "idle"),
+    "highest_clock": ("one", "slack"),
+    "reserve": ("one", "small"),
 }
 """What it says, and which features each is linear in; all relative to the top clock or the largest size."""
 
@@ -51,7 +49,6 @@ OBSERVED: Final = (
     "kv_used",
     "queue",
     "slack_top",
-    "missing_share",
     "lowest_clock",
 )
 """Features of the environment's observation that are read, besides the slots of the active size."""
@@ -143,11 +140,11 @@ class Supervision:
         self.demand = np.ones(shape)
         self._tokens, self._weight, self._time_s = np.zeros((3, *shape))
 
-    def decide(self, observations: FloatArray, time_s: FloatArray) -> tuple[IntArray, IntArray]:
+    def decide(self, observations: ObservationArray, time_s: FloatArray) -> tuple[IntArray, IntArray]:
         """Take in what is seen and decide.
 
         Args:
-            observations: float[k, n, features], as the environment shows them.
+            observations: float32[k, n, features], as the environment shows them.
             time_s: float64[k, n], now.
 
         Returns:
@@ -162,7 +159,7 @@ class Supervision:
 
     def _features(self, seen: FloatArray, active: IntArray, elapsed_s: FloatArray) -> FloatArray:
         """float64[k, n, features], in the order of `FEATURES`."""
-        rate, token_rate, prompt_rate, batch, kv, queue, slack, late, _ = np.moveaxis(seen, -1, 0)
+        rate, token_rate, prompt_rate, batch, kv, queue, slack, _ = np.moveaxis(seen, -1, 0)
         ones = np.ones_like(rate)
         return np.stack(
             [
@@ -170,11 +167,9 @@ class Supervision:
                 rate,
                 4 * self._smoothed(token_rate, elapsed_s),
                 prompt_rate,
-                4 * batch,
                 kv,
                 np.minimum(16 * queue, 2.0),
                 slack,
-                np.minimum(4 * late, 1.0),
                 ones - self._node.relative_size[active],
                 ((batch == 0) & (queue == 0)).astype(np.float64),
             ],

@@ -12,7 +12,7 @@ from throttllem_env.agents.supervising.supervision import (
     Supervision,
 )
 from throttllem_env.scenario import load_scenario
-from throttllem_env.types import FloatArray
+from throttllem_env.types import FloatArray, ObservationArray
 
 SCENARIO = load_scenario("llama2-13b-a100")
 NODE = Node(SCENARIO)
@@ -25,13 +25,13 @@ def parameters(hold_s: float = 1.0, **outputs: dict[str, float]) -> FloatArray:
     return np.array([[*weights, np.log(hold_s)]])
 
 
-def seen(active: int = 2, **values: float) -> FloatArray:
+def seen(active: int = 2, **values: float) -> ObservationArray:
     """One observation of one node under one policy."""
     slots = {f"size_slot_{slot}": float(slot == active) for slot in range(4)}
     return np.array([[[(slots | values).get(name, 0.0) for name in NAMES]]], np.float32)
 
 
-def decide(policy: FloatArray, observation: FloatArray) -> tuple[float, int]:
+def decide(policy: FloatArray, observation: ObservationArray) -> tuple[float, int]:
     """The clock relative to the top clock and the size, of a policy that begins."""
     at_work = Supervision(Policies.of(policy), NODE, NAMES)
     at_work.demand[:] = 0.0

@@ -121,7 +121,8 @@ class CaseSource:
                 length_predictor=self._predictor(rng) if self.randomised else self.length_predictor,
                 slo_scale=self.slo_scale,
                 episode_s=self.episode_s,
-                **_AS_EVALUATED,
+                run_in_s=0.0,  # evaluations begin with an empty engine, too
+                clock_levels="full",
             )
         )
         return Case(f"{family} {band}", setup, setup.source.draw(rng))
@@ -183,7 +184,8 @@ class CaseSource:
                 length_predictor=predictor,
                 slo_scale=self.slo_scale,
                 episode_s=served.duration_s + after_s,
-                **_AS_EVALUATED,
+                run_in_s=0.0,  # evaluations begin with an empty engine, too
+                clock_levels="full",
             )
         )
         return Case(f"{family} {load:g} {predictor}", setup, setup.source.draw(np.random.default_rng(seed)))
@@ -191,9 +193,6 @@ class CaseSource:
 
 JITTER_S: Final = 2.0
 """How far requests of a replica move at most, as in evaluations."""
-
-_AS_EVALUATED: Final = {"run_in_s": 0.0, "clock_levels": "full"}
-"""Evaluations begin with an empty engine, and have all clocks."""
 
 
 @cache

@@ -38,9 +38,9 @@ class Recipe:
         code: The same.
     """
 
-    population: int = 14
-    cases: int = 45
-    pool: int = 45
+    population: int = 12
+    cases: int = 36
+    pool: int = 108
     episode_s: float = 600.0
     load_low: float = 0.4
     load_high: float = 1.05
@@ -48,7 +48,7 @@ class Recipe:
     excess: float = 0.15
     margin: float = 0.1
     least: float = 0.2
-    step: float = 0.6
+    step: float = 0.5
     first: str = ""
     held_out_loads: tuple[float, ...] = (0.5, 0.7, 1.0)
     held_out_predictors: tuple[str, ...] = ("learned", "noisy-30")
@@ -69,7 +69,8 @@ class Recipe:
             if name not in known:
                 raise ValueError(f"hyperparameter {name!r}: unknown; {nearest(name, known)}")
             _require_kind(name, value, known[name])
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        chosen: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**chosen)
 
     @property
     def price(self) -> Price:

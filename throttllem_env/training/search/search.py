@@ -14,7 +14,7 @@ from throttllem_env.agents.supervising.supervision import OUTPUTS
 from throttllem_env.types import FloatArray, IntArray
 
 START: Final[dict[str, dict[str, float]]] = {
-    "demand": {"rate": 0.6, "tokens": 0.6, "queue": 0.3},
+    "demand": {"rate": 0.4, "tokens": 0.7, "queue": 0.3},
     "least_clock": {"one": 0.55},
     "highest_clock": {"one": 1.0},
     "reserve": {"one": 0.2},

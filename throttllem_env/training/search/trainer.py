@@ -102,7 +102,7 @@ class _Training:
     def run(self) -> None:
         """Search to the end, or until patience does."""
         seed, recipe = self._settings.seed, self._recipe
-        rng = np.random.default_rng([seed, recipe.pool, 0xCA5E5])
+        rng = np.random.default_rng([seed, recipe.cases, 0xCA5E5])
         state = self._folder / "state"
         self._pool = Pool.of(self._source.draw(recipe.pool, rng), state / "pool.npz")
         held_out = recipe.held_out_loads, recipe.held_out_predictors, recipe.held_out_replicas

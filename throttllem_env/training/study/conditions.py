@@ -1,6 +1,6 @@
 """What can be wrong when an agent is deployed: each condition is a case of its own, watched over or not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def write_trace(trace: Trace, path: Path) -> Path:
     return path
 
 
-def write_scenario(scenario: Scenario, change: dict[str, object], path: Path) -> Path:
+def write_scenario(scenario: Scenario, change: Mapping[str, object], path: Path) -> Path:
     """Write a scenario with something changed."""
     import yaml
 

@@ -38,19 +38,19 @@ class StudyRecipe:
 RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched": StudyRecipe(
         "cma-es",
-        36 * 378_000,
-        "CMA-ES from a rule of thumb: 36 generations of 14 policies on 45 randomised episodes",
+        60 * 259_200,
+        "CMA-ES from a rule of thumb: 60 generations of 12 policies on 36 of 108 random episodes in turn",
         trace="bursty",
-        extras={"checkpoint_steps": 4 * 378_000},
+        extras={"checkpoint_steps": 10 * 259_200},
     ),
     "searched-fine": StudyRecipe(
         "cma-es",
-        16 * 756_000,
-        "the same from there on in smaller steps: 16 generations of 14 on 90 other episodes",
-        {"cases": 90, "pool": 90, "step": 0.2},
+        16 * 777_600,
+        "the same from there on in smaller steps: 16 generations of 12 on the same 108 other episodes",
+        {"cases": 108, "pool": 108, "step": 0.15},
         after="searched",
         trace="bursty",
-        extras={"checkpoint_steps": 2 * 756_000},
+        extras={"checkpoint_steps": 2 * 777_600},
     ),
     "ppo": StudyRecipe("ppo", 1_000_000, "PPO as `throttllem train` has it"),
 }
