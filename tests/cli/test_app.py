@@ -76,7 +76,7 @@ def test_version(throttllem: Throttllem) -> None:
         (["profile", "--sizes", "two"], "sizes = 'two': expected whole numbers, separated by commas"),
         (["profile", "--sizes", "3"], "sizes: 3 is not one of llama2-13b-a100"),
         (["profile", "--clocks", "1"], "clocks = 1: accepted: 2 to 81"),
-        (["profile", "--backend", "vllm"], "backend = 'vllm': unknown"),
+        (["profile", "--backend", "vlm"], "backend = 'vlm': unknown"),
         (["profile", "--scenario", "llama3"], "scenario = 'llama3': unknown"),
         (["serve", "--upstream", "localhost"], "upstreams = 'localhost': expected an address such as"),
         (["serve", "--upstream", "http://a:1", "--host", "0.0.0.0"], "it needs an API key"),
