@@ -3,11 +3,41 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from throttllem_env.gpu.actuator import Actuator, ActuatorError, GpuReading, LockOutcome
+from throttllem_env.gpu.actuator import ActuatorError, GpuInfo, GpuReading, LockOutcome
 from throttllem_env.live.worker import Worker
 
 SAMPLE_S = 0.1
 """How often GPUs are read."""
+
+
+class Driven(Protocol):
+    """An `Actuator`, as far as it is asked for here; `SafeActuator` is one, too."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it ever changes anything; False for a dry run."""
+        ...
+
+    @property
+    def gpus(self) -> tuple[GpuInfo, ...]:
+        """The GPUs that it was opened for."""
+        ...
+
+    def lock(self, gpus: Sequence[int], mhz: int) -> LockOutcome:
+        """Lock the clocks of some GPUs."""
+        ...
+
+    def reset(self, gpus: Sequence[int]) -> LockOutcome:
+        """Give GPUs their normal clocks back."""
+        ...
+
+    def read(self, gpu: int) -> GpuReading:
+        """Read a GPU now."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the driver."""
+        ...
 
 
 @runtime_checkable
@@ -31,7 +61,7 @@ class GpuDesk:
         readings: The latest of every GPU that was read.
     """
 
-    def __init__(self, actuator: Actuator, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, actuator: Driven, say: Callable[[str], None] = lambda line: None) -> None:
         self.actuator = actuator
         self.readings: dict[int, GpuReading] = {}
         self._say = say

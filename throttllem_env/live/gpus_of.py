@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from throttllem_env.gpu import Caution, SafeActuator
 from throttllem_env.gpu.actuator import Actuator
 from throttllem_env.gpu.choice import make_actuator
 from throttllem_env.gpu.device_file import DeviceFile
 from throttllem_env.gpu.events import GpuEvent
 from throttllem_env.gpu.guardian import Driver, GuardedActuator, Guardian, GuardianSettings
-from throttllem_env.gpu.safe import Caution, SafeActuator
 from throttllem_env.live.node_plan import NodePlan
 from throttllem_env.scenario import Scenario
 
@@ -33,7 +33,7 @@ def open_gpus(
     say: Callable[[str], None],
     on_event: Callable[[GpuEvent], None],
     on_lapse: Callable[[], None],
-) -> Actuator:
+) -> SafeActuator:
     """Open the GPUs of a plan; nothing is set yet, and a guardian starts with the first lock.
 
     Args:

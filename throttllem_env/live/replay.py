@@ -111,6 +111,7 @@ class ReplayRecord:
         new = tokens - self.received_tokens
         if last_s is None:
             self.ttft_s = at_s - self.due_s
+            self.gaps_s += [0.0] * (new - 1)  # they came together
         else:
             self.gaps_s += [(at_s - last_s) / new] * new
         self.received_tokens = tokens
