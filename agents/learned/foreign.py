@@ -93,7 +93,7 @@ def _actions(path: Path, model: Any, *, masked: bool) -> dict[str, Any]:
     """Kind and number of clock levels, by the action space."""
     scenario, space = load_scenario(ANY_SCENARIO), model.action_space
     shape, (head, quantiles) = shape_of(space), head_of(model)
-    how = {"head": head, "masked": masked, "quantiles": quantiles}
+    how: dict[str, Any] = {"head": head, "masked": masked, "quantiles": quantiles}
     if head == "mean" and shape == [1, 1]:
         return describe_grid(scenario, "continuous", "full", **how)
     if len(shape) == 2 and shape[1] == SIZE_SLOTS:
