@@ -38,15 +38,16 @@ class StudyRecipe:
 RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched": StudyRecipe(
         "cma-es",
-        60 * 259_200,
-        "CMA-ES from a rule of thumb: 60 generations of 12 policies on 36 of 108 random episodes in turn",
+        24 * 259_200,
+        "CMA-ES from a rule of thumb: 24 generations of 12 policies on 36 of 108 random episodes in turn, a look "
+        "at held-out requests after every fourth",
         trace="bursty",
-        extras={"checkpoint_steps": 10 * 259_200},
+        extras={"checkpoint_steps": 4 * 259_200},
     ),
     "searched-fine": StudyRecipe(
         "cma-es",
-        16 * 777_600,
-        "the same from there on in smaller steps: 16 generations of 12 on the same 108 other episodes",
+        12 * 777_600,
+        "the same from there on in smaller steps: 12 generations of 12 on the same 108 other episodes",
         {"cases": 108, "pool": 108, "step": 0.15},
         after="searched",
         trace="bursty",
