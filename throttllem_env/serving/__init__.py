@@ -32,9 +32,12 @@ def require_backend(spec: str) -> None:
     """
     name, _ = split_backend(spec)
     if "vllm" in name:
-        from throttllem_env.serving.vllm.interface import require_installed
+        from throttllem_env.serving.vllm.interface import EngineUnavailableError, require_installed
 
-        require_installed()
+        try:
+            require_installed()
+        except EngineUnavailableError as error:  # it speaks of the backend that asked first
+            raise EngineUnavailableError(str(error).replace("'vllm-emulated'", repr(name))) from None
 
 
 def make_backend(spec: str, scenario: Scenario, gate: AdmissionGate | None = None) -> Backend:
