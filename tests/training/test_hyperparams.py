@@ -29,7 +29,7 @@ def test_every_learner_has_hyperparameters_for_its_environment(algo: str) -> Non
 def test_files_name_learners_and_ids_that_exist(path: Path) -> None:
     import yaml
 
-    assert path.stem in LEARNERS
+    assert path.stem in ALGORITHMS
     assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) <= set(ENV_IDS)
 
 
