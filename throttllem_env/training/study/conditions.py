@@ -15,6 +15,9 @@ from throttllem_env.training.study.contest import ContestCase
 PHYSICS_ERROR = 0.15
 SLOW_SWITCH = Switching(median_s=0.2, p99_s=0.2)
 STALE_S = 5.0
+FOREIGN = "llama3-8b-h100"
+"""Another GPU and model than policies were trained for."""
+
 SPIKE = (0.4, 0.5)
 """Where the load doubles: from here to there, as shares of the trace."""
 
@@ -62,6 +65,7 @@ def conditions(base: ContestCase, out: Path) -> list[Condition]:
             )
         ),
     ]
+    cases.append(replace(base, name=f"another GPU and model: {FOREIGN}", scenario=FOREIGN))
     stale = Condition(replace(base, name=f"telemetry {STALE_S:g} s old"), f"+stale:delay_s={STALE_S:g}")
     return [*(Condition(case) for case in cases), stale]
 

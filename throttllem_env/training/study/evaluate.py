@@ -15,9 +15,6 @@ from throttllem_env.training.study.transfer import read_transfer
 LOADS = (0.5, 0.7, 1.0)
 PREDICTORS = ("learned", "noisy-30")
 RIVALS = ("throttllem-energy", "linucb")
-FOREIGN = "llama3-8b-h100"
-"""The scenario whose policy is tried on another GPU and model, for robustness."""
-
 ROBUSTNESS_LOAD = 0.7
 
 
@@ -100,12 +97,8 @@ def evaluate(
         for name, paths in by_recipe.items()
         if paths
     }
-    foreign = policy_path(out / FOREIGN, "searched", 0)
     names = {REFERENCE: REFERENCE, **{rival: rival for rival in RIVALS}, best: "learned"}
     agents = [REFERENCE, "throttllem-energy", best]
-    if foreign.is_file():
-        agents.append(str(foreign))
-        names[str(foreign)] = f"of {FOREIGN}"
     robustness = _robustness(cases[0], agents, out, run)
     names |= {f"{agent}+watchdog": f"{names[agent]}+watchdog" for agent in agents}
     study = Study(names, best, test, seeds, searched, robustness)
