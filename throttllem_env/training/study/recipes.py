@@ -39,16 +39,16 @@ RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched": StudyRecipe(
         "cma-es",
         24 * 259_200,
-        "CMA-ES from a rule of thumb: 24 generations of 12 policies on 36 of 108 random episodes in turn, with "
-        "a look at held-out requests after every fourth",
+        "CMA-ES from a rule of thumb: 24 generations of 12 policies on 36 of 108 random episodes in turn, "
+        "with a look at held-out requests after every fourth",
         trace="bursty",
         extras={"checkpoint_steps": 4 * 259_200},
     ),
     "searched-fine": StudyRecipe(
         "cma-es",
         10 * 777_600,
-        "from there on in smaller steps, with lateness dearer: 10 generations of 12 on the same 108 episodes, "
-        "others than before",
+        "from there on in smaller steps, with lateness dearer: 10 generations of 12 on the same 108 "
+        "episodes, others than before",
         {"cases": 108, "pool": 108, "step": 0.15, "excess": 0.3, "margin": 0.2},
         after="searched",
         trace="bursty",
