@@ -10,6 +10,7 @@ from throttllem_env.evaluation.plots.style import PALETTE, TARGET
 from throttllem_env.evaluation.report.look import blank
 from throttllem_env.evaluation.report.parts import Chart, Key, Section
 from throttllem_env.evaluation.report.source import Source
+from throttllem_env.evaluation.report.summary import best_entry
 from throttllem_env.evaluation.report.thinning import envelope
 from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.serving.timeline import PROJECT_AHEAD_S
@@ -133,7 +134,7 @@ def _chart(source: Source, runs: list[Run], most: int) -> Chart:
     from bokeh.models import Range1d
 
     data = [_sources(columns_of(run, most)) for run in runs]
-    first, beside = _chosen(runs)
+    first, beside = _chosen(source, runs)
     shown = [_copy(part, f"shown-{kind}", first) for kind, part in zip(KINDS, data[first], strict=True)]
     other = _copy(data[beside][0], "beside-line", beside)
     end = max(float(run.result.metrics["duration_s"]) for run in runs) / 60
@@ -165,10 +166,11 @@ def _copy(source: "ColumnDataSource", name: str, run: int) -> "ColumnDataSource"
     return ColumnDataSource(dict(source.data), name=name, tags=[run])
 
 
-def _chosen(runs: list[Run]) -> tuple[int, int]:
-    """Places of the run that is shown at first, and of the one beside it: the second agent over the first."""
-    other = next((i for i, run in enumerate(runs) if run.agent != runs[0].agent), 0)
-    return other, 0
+def _chosen(source: Source, runs: list[Run]) -> tuple[int, int]:
+    """Places of the run that is shown at first, and of the one beside it: the best agent over the first."""
+    best = best_entry(source.document)
+    shown = next((i for i, run in enumerate(runs) if best and run.agent == best["agent"]), len(runs) - 1)
+    return shown, 0
 
 
 def _sources(columns: dict[str, FloatArray]) -> "tuple[ColumnDataSource, ColumnDataSource]":
