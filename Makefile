@@ -14,7 +14,7 @@ OUT ?= out/run
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit live live-tests lint clean
+.PHONY: help run test unit live live-tests lint docs clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -47,6 +47,9 @@ lint: $(VENV)/.dev ## Check style, types and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/lint.py
 
+docs: $(VENV)/.docs ## Build the documentation's site in build/site; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean: ## Remove the environment, builds and caches (out/ stays)
 	rm -rf $(VENV) $(LIVE) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
@@ -60,6 +63,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 # PyPI's builds of some packages are for GPUs, and break vLLM's import on CPUs.

@@ -140,11 +140,11 @@ def test_constraints_are_exact_and_come_from_nowhere() -> None:
         assert requirement.url is None
 
 
-def test_constraints_satisfy_core_and_dev() -> None:
+def test_constraints_satisfy_core_dev_and_docs() -> None:
     project = load_pyproject()["project"]
     extras = project["optional-dependencies"]
     pinned = constraints()
-    for line in project["dependencies"] + extras["rl"] + extras["dev"]:
+    for line in project["dependencies"] + extras["rl"] + extras["dev"] + extras["docs"]:
         wanted = Requirement(line)
         if wanted.name != project["name"]:
             (pin,) = pinned[canonical(wanted.name)].specifier
