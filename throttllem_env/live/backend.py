@@ -30,6 +30,7 @@ from throttllem_env.live.settings import GatewaySettings
 from throttllem_env.live.telemetry import TelemetryError
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import AdmissionGate, Capabilities, RunRecords, require_supported
+from throttllem_env.serving.vllm.servers import Server
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, Telemetry
 
@@ -101,6 +102,28 @@ class LiveBackend:
     def capabilities(self) -> Capabilities:
         """All clocks of the GPU and all sizes of the scenario, in real time."""
         return self._capabilities
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers that there are; none before the first `reset`."""
+        return () if self._thread is None else self._live.pool.servers
+
+    @property
+    def device_file(self) -> Path:
+        """Where the emulated GPUs lie from the first `reset` on."""
+        return self._plan.device_file or self._folder / "gpus"
+
+    @property
+    def opened_s(self) -> float:
+        """When this run began, `time.monotonic()`."""
+        return self._gateway.ledger.opened_s
+
+    def booked(self) -> list[Entry]:
+        """What the gateway has in its books for this run, unfinished requests last."""
+        return self._call(self._booked())
+
+    async def _booked(self) -> list[Entry]:
+        return [*self._entries, *self._gateway.ledger.unfinished()]
 
     def reset(self, trace: Trace, seed: int) -> Telemetry:
         """Start over at time 0, with the largest size at the top clock; see `Backend.reset`.

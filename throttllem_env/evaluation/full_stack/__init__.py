@@ -1,0 +1,1 @@
+"""`throttllem serve` as a process over a double of NVML: all real but the silicon, watched from outside."""

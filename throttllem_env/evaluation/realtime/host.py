@@ -1,0 +1,49 @@
+"""How well this machine keeps real time: what is late for want of a core shows in every latency."""
+
+import os
+import threading
+import time
+from typing import Self
+
+import numpy as np
+
+TICK_S = 0.005
+"""Short against an iteration, long against what a sleep costs."""
+
+
+class Overshoot:
+    """Measures, for the length of a block, how much longer than asked sleeps take in this process.
+
+    It waits for a core and for Python's lock just as the gateway and the load do.
+    """
+
+    def __init__(self) -> None:
+        self._late_s: list[float] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="overshoot", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        due_s = time.monotonic() + TICK_S
+        while not self._done.wait(max(due_s - time.monotonic(), 0.0)):
+            now_s = time.monotonic()
+            self._late_s.append(now_s - due_s)
+            due_s = now_s + TICK_S
+
+    def figures(self) -> dict[str, float]:
+        """Seconds: their mean, median and 99th percentile."""
+        late_s = np.array(self._late_s or [0.0])
+        p50, p99 = np.percentile(late_s, (50, 99)).tolist()
+        return {"mean_s": float(late_s.mean()), "p50_s": p50, "p99_s": p99}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
