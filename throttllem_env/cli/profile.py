@@ -14,6 +14,8 @@ EPILOG = "\n\n".join(
         "[cyan]throttllem profile --scenario llama2-13b-a100 --out profile.parquet --jobs 2[/cyan]",
         "A quick one, of one size at nine clocks:",
         "[cyan]throttllem profile --sizes 2 --clocks 9 --out small.parquet[/cyan]",
+        "Live servers, vLLM on emulated GPUs, one size at four clocks, in three minutes:",
+        "[cyan]throttllem profile --backend vllm --sizes 2 --clocks 4 --seconds 30 --out live.parquet[/cyan]",
         "Then fit M to it:",
         "[cyan]throttllem fit profile.parquet --out out/ips[/cyan]",
     ]
@@ -33,7 +35,8 @@ def profile(
     backend: Annotated[
         str,
         typer.Option(
-            help="What is measured: simulator, reference (the plain one), or vllm-emulated (vLLM's engine)."
+            help="What is measured: simulator, reference (the plain one), vllm-emulated (vLLM's engine), or "
+            "vllm: live servers, on emulated GPUs or, with vllm:gpus=nvml,model=FOLDER, on real ones."
         ),
     ] = "simulator",
     out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("out/profile.parquet"),
@@ -47,6 +50,9 @@ def profile(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds load and measurement noise.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(help="On live servers: how long each size is measured at each clock.")
+    ] = 60.0,
 ) -> None:
     """Measure iteration times at every size and clock, for M to be fitted to.
 
@@ -55,12 +61,15 @@ def profile(
     """
     from throttllem_env.evaluation.profiling import profile_backend
     from throttllem_env.scenario import load_scenario
+    from throttllem_env.serving import is_real_time, require_backend
 
+    require_backend(backend)
     loaded = load_scenario(scenario)
     command = f"throttllem profile --scenario {scenario} --backend {backend} --out {out}"
     command += f" --sizes {sizes}" if sizes else ""
     command += f" --clocks {clocks}" if clocks else ""
     command += f" --seed {seed} --jobs {jobs}"
+    command += f" --seconds {seconds:g}" if is_real_time(backend) else ""
     with counting_bar("tp*.parquet", "cells") as on_start:
         made = profile_backend(
             loaded,
@@ -70,6 +79,7 @@ def profile(
             clocks=clocks,
             seed=seed,
             jobs=jobs,
+            seconds=seconds,
             command=command,
             on_start=on_start,
         )

@@ -31,6 +31,7 @@ from throttllem_env.live.telemetry import TelemetryError
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.backend import AdmissionGate, Capabilities, RunRecords, require_supported
 from throttllem_env.serving.vllm.servers import Server
+from throttllem_env.serving.vllm.stats import EngineStats
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, Telemetry
 
@@ -55,6 +56,7 @@ class LiveBackend:
 
     Attributes:
         admission: Its gate, which may be another one in the next run.
+        on_report: Told, in the thread of the servers, of what the active engine says after each iteration.
     """
 
     real_time = True
@@ -94,6 +96,7 @@ class LiveBackend:
         self._capabilities = Capabilities(
             scenario.gpu_spec.clocks_mhz, scenario.sizes, virtual_time=False, deterministic=False
         )
+        self.on_report: Callable[[EngineStats], None] = lambda stats: None
         self._thread: LoopThread | None = None
         self._stack = AsyncExitStack()
         self._load: asyncio.Task[list[ReplayRecord]] | None = None
@@ -183,6 +186,8 @@ class LiveBackend:
         except BaseException:
             await self._stack.aclose()
             raise
+        if (guard := self._live.pool.guard) is not None:
+            guard.on_report = lambda stats: self.on_report(stats)
         self._event = asyncio.Event()
         self._gateway.ledger.on_event = self._event.set
         self.admission.telemeter = self._live.telemeter

@@ -7,13 +7,11 @@ measured, with randomness of its own, so that the order of cells and interruptio
 import datetime
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from throttllem_env.evaluation.profiling.cells import Step, sample, thin, watch
-from throttllem_env.evaluation.profiling.traces import SWEEP_S, burst_traces, sweep_trace
+from throttllem_env.evaluation.profiling.measuring import MAX_DECODE_ROWS, Cell, measure_cell
 from throttllem_env.evaluation.sweeps.workers import run_parallel
 from throttllem_env.prediction.ips import (
     Noise,
@@ -25,38 +23,14 @@ from throttllem_env.prediction.ips import (
     write_profile,
 )
 from throttllem_env.scenario import Scenario
-from throttllem_env.serving import make_backend
+from throttllem_env.serving import is_real_time, make_backend
 from throttllem_env.suggest import nearest
-from throttllem_env.types import Action
 
 SIMULATOR_NOISE = Noise(iteration_sigma=0.03, counter_sigma=0.01)
 """Fixed beforehand for simulators, which measure without error; live backends bring their own."""
 
-MAX_DECODE_ROWS = 300
-"""Per cell, after thinning."""
-LONGEST_BURST_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What to measure.
-
-    Attributes:
-        scenario: Narrowed to the size, with the engine's own admission.
-        info: What is being profiled.
-        mhz: The clock.
-        path: Where its rows go.
-    """
-
-    scenario: Scenario
-    info: ProfileInfo
-    mhz: int
-    path: Path
-
-    @property
-    def size(self) -> int:
-        """The size."""
-        return self.scenario.largest_size
+LIVE_S = 60.0
+"""How long a cell is measured on live servers."""
 
 
 def profile_backend(
@@ -68,6 +42,7 @@ def profile_backend(
     clocks: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    seconds: float = LIVE_S,
     command: str = "",
     on_start: Callable[[Path, int, int], None] = lambda *_: None,
 ) -> Profile:
@@ -80,7 +55,8 @@ def profile_backend(
         sizes: Instance sizes; default all of the scenario.
         clocks: How many clocks, evenly spaced, both ends included; default all.
         seed: Seeds load and noise.
-        jobs: Processes.
+        jobs: Processes; 1 on live servers.
+        seconds: On live servers, how long each cell is measured.
         command: For the profile's metadata.
         on_start: Told the folder in which cells appear as files, how many are there, and of how many.
 
@@ -104,7 +80,14 @@ def profile_backend(
     ]
     missing = [cell for cell in cells if not cell.path.exists()]
     on_start(parts, len(cells) - len(missing), len(cells))
-    run_parallel(measure_cell, [(cell,) for cell in missing], jobs)
+    if not is_real_time(backend):
+        run_parallel(measure_cell, [(cell,) for cell in missing], jobs)
+    elif jobs > 1:
+        raise ProfileError(f"jobs = {jobs}: backend {backend!r} runs in real time, one at a time")
+    else:
+        from throttllem_env.evaluation.profiling.live import measure_live
+
+        measure_live(missing, seconds)
     joined = Samples.concatenate([read_profile(cell.path).samples for cell in cells])
     profile = Profile(info, joined)
     write_profile(profile, out)
@@ -155,7 +138,9 @@ def _describe(
 ) -> ProfileInfo:
     from throttllem_env import __version__
 
-    capabilities = make_backend(backend, scenario).capabilities
+    made = make_backend(backend, scenario)
+    capabilities = made.capabilities
+    made.close()
     return ProfileInfo(
         scenario=scenario.name,
         scenario_version=scenario.version,
@@ -186,31 +171,4 @@ def _claim(parts: Path, info: ProfileInfo) -> None:
             )
 
 
-def measure_cell(cell: Cell) -> None:
-    """Measure a cell and write its rows.
-
-    Args:
-        cell: What to measure.
-    """
-    rng = np.random.default_rng([cell.info.seed, cell.size, cell.mhz])
-    backend = make_backend(cell.info.backend, cell.scenario)
-    action = Action(cell.mhz, cell.size)
-    blocks, engine = cell.info.kv_blocks[cell.size], cell.scenario.engine
-    traces = [(trace, LONGEST_BURST_S) for trace in burst_traces(blocks, engine, rng)]
-    clock_share = cell.mhz / cell.info.clocks_mhz[-1]
-    traces.append((sweep_trace(blocks, engine, clock_share, rng), SWEEP_S))
-    try:
-        rows = []
-        for trace, until_s in traces:
-            steps: list[Step] = list(
-                watch(backend, trace, action, cell.info.seed, engine.block_size, until_s)
-            )
-            known = backend.capabilities.virtual_time
-            rows.append(sample(steps, action, cell.info.noise, rng, known=known))
-    finally:
-        backend.close()
-    samples = Samples.concatenate(rows)
-    decode = thin(samples.take(~samples.window), MAX_DECODE_ROWS, rng)
-    # Bursts are no load that anybody serves: windows come from the sweep alone.
-    windows = rows[-1].take(rows[-1].window)
-    write_profile(Profile(cell.info, Samples.concatenate([decode, windows])), cell.path)
+__all__ = ["LIVE_S", "MAX_DECODE_ROWS", "choose_clocks", "parts_folder", "profile_backend"]

@@ -47,7 +47,13 @@ def _burst(requests: int, mean_tokens: int, limit: int, rng: np.random.Generator
     return Trace(arrival_s, np.clip(prompt, 1, np.maximum(longest, 1)), output, "burst")
 
 
-def sweep_trace(blocks: int, engine: EngineConfig, clock_share: float, rng: np.random.Generator) -> Trace:
+def sweep_trace(
+    blocks: int,
+    engine: EngineConfig,
+    clock_share: float,
+    rng: np.random.Generator,
+    seconds: float = SWEEP_S,
+) -> Trace:
     """Chat requests at loads that rise and fall, up to what about fills the KV cache.
 
     Args:
@@ -55,17 +61,18 @@ def sweep_trace(blocks: int, engine: EngineConfig, clock_share: float, rng: np.r
         engine: Block size and limits.
         clock_share: Clock over top clock; the load goes with it, since prefill does.
         rng: Draws arrivals and lengths.
+        seconds: How long it lasts.
     """
     prompt, output = sample_lengths("conv", 1000, rng)
     mean_tokens = float(np.minimum(prompt + output, engine.max_model_len).mean())
     # Little's law: requests that fit at once, over how long one stays.
     highest_rps = blocks * engine.block_size / mean_tokens / TYPICAL_STAY_S * clock_share
-    level_s = SWEEP_S / len(SWEEP_LEVELS)
+    level_s = seconds / len(SWEEP_LEVELS)
     parts = [
         1.0 + i * level_s + poisson_arrivals(level * highest_rps, level_s, rng)
         for i, level in enumerate(SWEEP_LEVELS)
     ]
     arrival_s = np.concatenate(parts)
     chosen = np.arange(len(arrival_s)) % len(prompt)
-    trace = Trace(arrival_s, prompt[chosen], output[chosen], "sweep", 1.0 + SWEEP_S)
+    trace = Trace(arrival_s, prompt[chosen], output[chosen], "sweep", 1.0 + seconds)
     return limit_lengths(trace, engine.max_model_len)[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import aiohttp
@@ -41,6 +42,7 @@ class Guard:
 
     Attributes:
         malformed: Pages of `/metrics` so far that could not be used.
+        on_report: Told of everything that the active server's engine says, after each of its iterations.
     """
 
     def __init__(self, pool: Guarded, traffic: Traffic, settings: PoolSettings) -> None:
@@ -48,6 +50,7 @@ class Guard:
         self._socket = StatsSocket(self._on_stats)
         self._watchdogs: dict[int, Watchdog] = {}
         self.malformed = 0
+        self.on_report: Callable[[EngineStats], None] = lambda stats: None
 
     def variables(self, number: int) -> dict[str, str]:
         """Environment variables that have the plugin of a server tell us."""
@@ -58,6 +61,8 @@ class Guard:
         for server in self._pool.servers:
             if server.number == number:
                 server.stats, server.told = stats, True
+                if server.state is InstanceState.ACTIVE:
+                    self.on_report(stats)
 
     def _working(self) -> list[Server]:
         """Servers that have been warm; those that warm have their own bounds."""
