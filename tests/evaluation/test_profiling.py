@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from throttllem_env.evaluation import profiling
-from throttllem_env.evaluation.profiling import choose_clocks, parts_folder, profile_backend
+from throttllem_env.evaluation.profiling import choose_clocks, measuring, parts_folder, profile_backend
 from throttllem_env.evaluation.profiling.cells import Step, sample, thin, watch
 from throttllem_env.evaluation.profiling.traces import burst_traces, sweep_trace
 from throttllem_env.prediction import AnalyticIterationTime
@@ -156,7 +156,7 @@ def test_an_interrupted_profile_goes_on(
 
     def interrupt(cell: Any) -> None:
         if len(done) == 2:
-            monkeypatch.setattr(profiling, "write_profile", _killed)
+            monkeypatch.setattr(measuring, "write_profile", _killed)
         done.append(cell.mhz)
         measure(cell)
 

@@ -18,6 +18,9 @@ import aiohttp
 import pytest
 
 from throttllem_env.gpu import DeviceFile
+from throttllem_env.live.gateway import Gateway
+from throttllem_env.live.server import listening
+from throttllem_env.live.settings import GatewaySettings
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.vllm.model_files import write_config, write_random_weights, write_tokenizer
 from throttllem_env.serving.vllm.servers import Launch, PoolSettings, Server, ServerPool
@@ -165,6 +168,28 @@ async def check_interface(stage: Stage, server: Server) -> None:
             assert reply.status == 404, path
 
 
+async def check_gateway(stage: Stage, server: Server) -> None:
+    """Through the gateway a stream has the very tokens that come directly, and the books count them."""
+    gateway = Gateway(GatewaySettings((server.url,), port=0))
+    asked = {"prompt": [5, 6, 7], "max_tokens": 30, "temperature": 0.0}
+    direct = await stage.post(server, "/v1/completions", **asked, ignore_eos=True)
+    async with listening(gateway, "127.0.0.1", 0) as url:
+        body = asked | {"model": server.model, "stream": True, "ignore_eos": True, "return_token_ids": True}
+        async with stage.session.post(url + "/v1/completions", json=body) as reply:
+            assert reply.status == 200
+            lines = (await reply.read()).decode().split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert all("usage" not in event or event["usage"] is None for event in events)  # nobody asked for it
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["text"] for choice in choices) == direct["choices"][0]["text"]
+    tokens = sum(len(choice["token_ids"] or ()) for choice in choices)
+    news = gateway.ledger.take_news()
+    (finished,) = news.finished
+    assert (finished.prompt_tokens, finished.generated_tokens) == (3, 30)
+    assert (tokens, news.tokens_generated) == (30, 30)
+
+
 def test_a_server_on_emulated_gpus_keeps_time_and_is_replaced_when_its_engine_is_stuck(
     rig: ModuleType, tmp_path: Path
 ) -> None:
@@ -208,6 +233,7 @@ def test_a_tiny_model_on_the_cpu_streams_every_token_and_is_replaced_when_a_work
                 usages = [event["usage"]["completion_tokens"] async for event in events]
             assert usages == sorted(usages)
             assert usages[-1] == 40
+            await check_gateway(stage, server)
             await stage.fault(server, "VLLM::Worker", signal.SIGSTOP)
             server = await stage.replaced(server)
             await stage.fault(server, "VLLM::Worker", signal.SIGKILL)

@@ -94,7 +94,13 @@ def _all_decode(instance: InstanceTelemetry) -> bool:
 
 
 def sample(
-    steps: list[Step], action: Action, noise: Noise, rng: np.random.Generator, *, known: bool
+    steps: list[Step],
+    action: Action,
+    noise: Noise,
+    rng: np.random.Generator,
+    *,
+    known: bool,
+    together: int = 1,
 ) -> Samples:
     """Measure steps: one row per decode iteration, then one per second without a gap.
 
@@ -104,6 +110,8 @@ def sample(
         noise: Put on durations and counters; lognormal with median 1.
         rng: Draws it.
         known: Whether the durations watched are noise-free, as a simulator's are.
+        together: So many decode iterations in a row make one row, where there are as many; their ends may be
+            told with delays that differ.
     """
     n = len(steps)
     true_s = np.array([step.duration_s for step in steps])
@@ -114,7 +122,7 @@ def sample(
     kv = np.array([float(step.kv_blocks) for step in steps]) * np.exp(
         noise.counter_sigma * rng.standard_normal(n)
     )
-    groups = [np.array([i]) for i, step in enumerate(steps) if step.decode_only]
+    groups = list(_decodes(steps, together))
     windows = list(_windows(steps))
     is_window = np.repeat([False, True], [len(groups), len(windows)])
     groups += windows
@@ -134,11 +142,32 @@ def sample(
     )
 
 
+def _decodes(steps: list[Step], together: int) -> Iterator[IntArray]:
+    """Indices of decode iterations that follow each other, at most so many at once."""
+    run: list[int] = []
+    for i, step in enumerate(steps):
+        if run and not (step.decode_only and _follows(steps[i - 1], step)):
+            yield np.array(run)
+            run = []
+        if step.decode_only:
+            run.append(i)
+        if len(run) == together:
+            yield np.array(run)
+            run = []
+    if run:
+        yield np.array(run)
+
+
+def _follows(before: Step, after: Step) -> bool:
+    """Whether there is no gap between two iterations."""
+    return after.start_s <= before.start_s + before.duration_s + 10 * BEYOND_S
+
+
 def _windows(steps: list[Step]) -> Iterator[IntArray]:
     """Indices of consecutive iterations that fill a second; what a gap cuts short is left out."""
     first = 0
     for i, step in enumerate(steps):
-        if i and step.start_s > steps[i - 1].start_s + steps[i - 1].duration_s + 10 * BEYOND_S:
+        if i and not _follows(steps[i - 1], step):
             first = i
         if step.batch and step.start_s + step.duration_s - steps[first].start_s >= WINDOW_S:
             yield np.arange(first, i + 1)

@@ -16,6 +16,8 @@ from throttllem_env.traces import Trace
 from throttllem_env.types import Action
 
 LOOK_S = 0.2
+TOGETHER = 8
+"""Decode iterations to a row: a server tells of their ends when it gets to it, milliseconds late at times."""
 BURSTS_EVERY = 2
 """Of the bursts with ever longer contexts, every other one is played: time is real here."""
 
@@ -53,7 +55,7 @@ def _measure(cell: Cell, backend: LiveBackend, seconds: float) -> None:
     rows = []
     for trace, until_s in traces:
         steps = list(watch_live(backend, trace, action, cell.info.seed, blocks, until_s))
-        rows.append(sample(steps, action, cell.info.noise, rng, known=False))
+        rows.append(sample(steps, action, cell.info.noise, rng, known=False, together=TOGETHER))
     if not any(len(of_trace) for of_trace in rows):
         raise ProfileError(
             f"TP{cell.size} at {cell.mhz} MHz: nothing was seen within {seconds:g} s; take more"

@@ -34,6 +34,8 @@ class Order:
         agent: Who decides, as `throttllem compare` takes it.
         sizes: From which second on another size than the agent's is asked for: (seconds, size).
         seed: Of predictor, prompts and controller.
+        drain_s: How long after the trace's end requests and changes of size may take; None for the
+            scenario's drain.
     """
 
     scenario: Scenario
@@ -41,12 +43,13 @@ class Order:
     agent: str
     sizes: tuple[tuple[float, int], ...] = ()
     seed: int = 0
+    drain_s: float | None = None
 
     @property
     def horizon_s(self) -> float:
         """The end of the run at the latest: the trace's, and then until its last deadline has passed."""
-        slo_s = self.scenario.latency_slo(1.0).e2e_s
-        return self.workload.trace.duration_s + max(self.scenario.drain_s, slo_s)
+        drain_s = max(self.scenario.drain_s, self.scenario.latency_slo(1.0).e2e_s)
+        return self.workload.trace.duration_s + (drain_s if self.drain_s is None else self.drain_s)
 
     def is_over(self, now: Telemetry) -> bool:
         """Whether there is nothing more to serve, or it is time to stop."""
