@@ -129,15 +129,15 @@ def compare(
     the folder as soon as it is done; given again, the command runs only what is missing or was changed.
     Exit status: 0 done, 1 a run failed, 2 wrong input, 130 interrupted.
     """
+    from throttllem_env.evaluation.bound.distance import bounded
     from throttllem_env.evaluation.output import prepare_folder, write_outputs
     from throttllem_env.evaluation.results import results
     from throttllem_env.evaluation.settings import Settings, split_agents
 
-    if suite is not None and bound is not None:
-        raise ValueError("bound: a suite has none; give its scenario, trace and load instead of --suite")
+    check_bound(bound)
     if suite is not None:
         more = split_agents(agents) if agents else ()
-        run_suite_with_progress(suite, out, traces, more, (jobs, cluster, fresh), leaderboard)
+        run_suite_with_progress(suite, out, traces, more, (jobs, cluster, fresh), bound, leaderboard)
         return
     settings = Settings(
         agents=split_agents(AGENTS if agents is None else agents),
@@ -157,12 +157,11 @@ def compare(
         fresh=fresh,
     )
     settings.check()
-    check_bound(bound)
     prepare_folder(out)
     comparison = run_with_progress(settings)
     document = results(comparison)
     if bound is not None and comparison.runs:
-        document = add_bounds(comparison, document, bound)
+        document = bounded(comparison, document, bound, lambda text: typer.echo(text, err=True))
     show(document)
     show_paths(write_outputs(comparison, document, out))
     if comparison.failures:
@@ -187,22 +186,6 @@ def check_bound(seconds: float | None) -> None:
         raise ValueError(f"bound = {seconds}: must be a number of seconds, at least 0")
     if find_spec("scipy") is None:
         raise ValueError("bound: scipy is missing: pip install 'throttllem-env[fit]'")
-
-
-def add_bounds(comparison: "Comparison", document: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The document with both bounds.
-
-    Args:
-        comparison: The runs.
-        document: What `results` returned for them.
-        seconds: Time budget of the search.
-    """
-    from throttllem_env.evaluation.bound.distance import measure, with_bounds
-    from throttllem_env.evaluation.results import plain
-
-    bounds = measure(comparison, seconds, lambda text: typer.echo(text, err=True))
-    added: dict[str, Any] = plain(with_bounds(document, bounds))
-    return added
 
 
 def run_with_progress(settings: "Settings") -> "Comparison":
@@ -242,6 +225,7 @@ def run_suite_with_progress(
     traces: Path | None,
     agents: tuple[str, ...],
     how: tuple[int | None, str | None, bool],
+    bound: float | None,
     page: Path | None,
 ) -> None:
     """Run a suite under a bar that counts cases, and write its leaderboard.
@@ -252,6 +236,7 @@ def run_suite_with_progress(
         traces: Folder with published traces.
         agents: Further agents.
         how: Jobs, cluster, and whether to run again what is there.
+        bound: Seconds of search for the best schedule of each case; None for no bounds.
         page: Where the leaderboard goes; None for the folder.
     """
     import shlex
@@ -270,7 +255,7 @@ def run_suite_with_progress(
         task = bar.add_task(f"suite {suite.name}, {len(suite.cases)} cases", total=len(suite.cases))
         cases = run_suite(
             suite, out, traces=traces, agents=agents, jobs=jobs, cluster=cluster, fresh=fresh,
-            notify=lambda text: typer.echo(text, err=True),
+            bound_s=bound, notify=lambda text: typer.echo(text, err=True),
             on_case=lambda done, total: bar.update(task, completed=done),
         )  # fmt: skip
         done = list(cases)

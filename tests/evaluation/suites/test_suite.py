@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from throttllem_env.agents.supervising.policy_file import shipped_scenarios
+from throttllem_env.controller import make_controller
 from throttllem_env.evaluation.suites import CaseResult, Suite, load_suite, run_suite, suite_names
 from throttllem_env.evaluation.suites.leaderboard import leaderboard, standing
 from throttllem_env.evaluation.suites.suite import SuiteError, locate_trace
 from throttllem_env.evaluation.sweeps import sweep as sweeps
+from throttllem_env.scenario import load_scenario
+from throttllem_env.traces import parse_spec
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,12 @@ def test_shipped_suites_are_valid_and_name_what_exists(name: str) -> None:
     assert suite.name == name
     names = [case.name for case in suite.cases]
     assert len(set(names)) == len(names) > 0
+    for case in suite.cases:
+        load_scenario(case.scenario)
+        parse_spec(case.trace)
+        for agent in (*suite.agents, *case.agents):
+            make_controller(agent)
+            assert agent != "learned" or case.scenario in shipped_scenarios()
 
 
 def test_lists_span_cases_and_repeated_ones_count_once(suite: Suite) -> None:
@@ -76,6 +86,16 @@ def test_a_second_run_makes_only_what_is_missing(
     more = list(run_suite(suite, out, agents=("static-frequency:mhz=1200",)))
     assert len(made) == 2
     assert all(len(r.document["summary"]) == 3 for r in more)
+
+
+def test_bounds_are_told_of_the_best_of_each_case(suite: Suite, ran: tuple[Path, list[CaseResult]]) -> None:
+    out, _ = ran
+    results = list(run_suite(suite, out, bound_s=0.0))
+    for result in results:
+        (bound,) = result.document["bounds"]
+        assert 0 < bound["lower_j"] <= bound["best_j"]
+    page = leaderboard(suite, results, "command")
+    assert page.count("above the best schedule found in hindsight") == len(results)
 
 
 def test_a_wrong_case_is_refused_before_the_first_is_run(suite: Suite, tmp_path: Path) -> None:

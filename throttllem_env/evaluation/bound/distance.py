@@ -9,6 +9,7 @@ from throttllem_env.evaluation.bound.lower import Bound
 from throttllem_env.evaluation.bound.schedule import Course, Schedule
 from throttllem_env.evaluation.bound.search import best_schedule
 from throttllem_env.evaluation.compare import Comparison
+from throttllem_env.evaluation.results import plain
 from throttllem_env.evaluation.sweeps.run_file import Run
 from throttllem_env.prediction import Forecaster, ProjectedAdmission, make_length_predictor
 from throttllem_env.serving.workload import Workload, prepare_workload
@@ -47,6 +48,24 @@ class SeedBounds:
     lower_j: float
     in_time: int
     best: Best
+
+
+def bounded(
+    comparison: Comparison,
+    document: dict[str, Any],
+    seconds: float,
+    notify: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """What `results` returned, with both bounds, as plain values.
+
+    Args:
+        comparison: The runs.
+        document: What `results` returned for them.
+        seconds: Time for the search.
+        notify: Told in one line what is under way.
+    """
+    added: dict[str, Any] = plain(with_bounds(document, measure(comparison, seconds, notify)))
+    return added
 
 
 def measure(

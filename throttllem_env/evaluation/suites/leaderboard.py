@@ -110,6 +110,15 @@ def _cell(entry: dict[str, Any] | None) -> str:
     return f"{saving} · {attainment}" if entry["slo_attained"] else f"({saving}) · {attainment}"
 
 
+def _above(entry: dict[str, Any]) -> str:
+    """How far an agent is from the best possible, where that was asked for."""
+    above = entry.get("above")
+    if not above:
+        return ""
+    best, lower = (number(above[name], 100, 1) for name in ("best", "lower"))
+    return f", {best} % above the best schedule found in hindsight, {lower} % above the lower bound"
+
+
 def _winners(results: Sequence[CaseResult]) -> Iterator[str]:
     """Who used the least energy of those that hold the SLOs, in words, case by case."""
     yield "Least energy of all that hold the SLOs:"
@@ -118,6 +127,6 @@ def _winners(results: Sequence[CaseResult]) -> Iterator[str]:
         held = [e for e in result.document["summary"] if e["slo_attained"]]
         if held:
             best = min(held, key=lambda entry: entry["means"]["energy_j"])
-            yield f"- {result.case.name}: `{best['agent']}`"
+            yield f"- {result.case.name}: `{best['agent']}`{_above(best)}"
         else:
             yield f"- {result.case.name}: nobody holds them"

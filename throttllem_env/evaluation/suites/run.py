@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from throttllem_env.evaluation.bound.distance import bounded
 from throttllem_env.evaluation.compare import Comparison, check, compare_in
 from throttllem_env.evaluation.output import write_outputs
 from throttllem_env.evaluation.results import results
@@ -40,6 +41,7 @@ def run_suite(
     jobs: int | None = None,
     cluster: str | None = None,
     fresh: bool = False,
+    bound_s: float | None = None,
     notify: Notify = lambda _: None,
     on_case: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[CaseResult]:
@@ -56,6 +58,7 @@ def run_suite(
         jobs: Runs at once; see `Settings`.
         cluster: Where; see `Settings`.
         fresh: Run again what is there.
+        bound_s: Seconds of search for the best schedule of each case; None for no bounds.
         notify: Told in a line what a person wants to know.
         on_case: Told how many cases are done, of how many.
 
@@ -77,12 +80,14 @@ def run_suite(
         ):
             comparison = compare_in(place, settings, scenario, None, lambda _: None)
             assert settings.out is not None
-            yield CaseResult(case, settings.out, _written(comparison, settings.out))
+            yield CaseResult(case, settings.out, _written(comparison, settings.out, bound_s))
             on_case(done, len(all_settings))
 
 
-def _written(comparison: Comparison, folder: Path) -> dict[str, Any]:
+def _written(comparison: Comparison, folder: Path, bound_s: float | None) -> dict[str, Any]:
     document = results(comparison)
+    if bound_s is not None and comparison.runs:
+        document = bounded(comparison, document, bound_s)
     write_outputs(comparison, document, folder)
     return document
 
@@ -97,7 +102,7 @@ def _settings(
 ) -> Settings:
     jobs, cluster, fresh = how
     return Settings(
-        agents=tuple(dict.fromkeys((*suite.agents, *agents))),
+        agents=tuple(dict.fromkeys((*suite.agents, *case.agents, *agents))),
         scenario=case.scenario,
         trace=locate_trace(case.trace, traces),
         seeds=suite.seeds,

@@ -33,6 +33,7 @@ class Case:
         load: Share of the rated load of the largest size.
         slo_scale: Multiplies the latency SLOs.
         length_predictor: `learned`, `noisy-P` or `oracle`.
+        agents: Who takes part besides the suite's own.
     """
 
     scenario: str
@@ -40,6 +41,7 @@ class Case:
     load: float
     slo_scale: float
     length_predictor: str
+    agents: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,6 +69,7 @@ class Group(_Section):
         loads: Loads.
         slo_scales: Factors on the latency SLOs.
         length_predictors: Length predictors.
+        agents: Who takes part in these cases besides the suite's own.
     """
 
     scenarios: tuple[str, ...] = Field(min_length=1)
@@ -74,11 +77,12 @@ class Group(_Section):
     loads: tuple[Positive, ...] = Field((1.0,), min_length=1)
     slo_scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
     length_predictors: tuple[str, ...] = Field(("learned",), min_length=1)
+    agents: tuple[str, ...] = ()
 
     def cases(self) -> Iterator[Case]:
         """All combinations, the last list running fastest."""
         lists = (self.scenarios, self.traces, self.loads, self.slo_scales, self.length_predictors)
-        return (Case(*values) for values in product(*lists))
+        return (Case(*values, self.agents) for values in product(*lists))
 
 
 class Suite(_Section):
