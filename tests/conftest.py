@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A slow or busy machine is no failure: what must be fast is measured elsewhere, as ratios.
-settings.register_profile("throttllem", deadline=None)
+settings.register_profile("throttllem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Where every example starts engines.
-settings.register_profile("live", deadline=None, max_examples=4)
+settings.register_profile("live", settings.get_profile("throttllem"), max_examples=4)
 settings.load_profile("throttllem")
 
 

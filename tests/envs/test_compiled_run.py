@@ -15,7 +15,11 @@ from throttllem_env.scenario import Scenario, WarmUp
 
 from .conftest import MakeEnv, make_trace
 
-DRAWN = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+DRAWN = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 CASES: dict[str, Any] = {
     "env_id": st.sampled_from(ENV_IDS),

@@ -39,7 +39,11 @@ def side_by_side(env_id: str, num_envs: int, **keywords: Any) -> VectorEnv[Any, 
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     env_id=st.sampled_from(SCALAR_IDS),
     seed=st.integers(0, 2**31),

@@ -344,7 +344,7 @@ def test_only_supported_clocks_come_out_of_snapping(mhz, clocks):
     assert abs(snapped - mhz) == min(abs(clock - mhz) for clock in clocks)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(st.floats(allow_nan=True) | st.integers(-(2**40), 2**40) | st.integers(200, 1420))
 def test_a_wrong_clock_never_reaches_the_driver(actuator, device, mhz):
     sets = int(device.gpus[1]["sets"])

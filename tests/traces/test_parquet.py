@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from throttllem_env.traces import Trace, TraceError, load_trace, write_parquet
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.floats(0, 1e6), min_size=1, max_size=30),
     st.text(max_size=20).filter(lambda text: text.isprintable()),
