@@ -172,3 +172,24 @@ def test_a_handle_of_an_earlier_session_is_an_error_and_no_crash(nvml_double, de
         pynvml.nvmlShutdown()
         with pytest.raises(pynvml.NVMLError_Uninitialized):
             pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+
+
+def test_a_change_that_outlasts_its_session_is_an_error_and_no_crash(nvml_double, device):
+    """As when a driver takes so long that nobody waits any more."""
+    answers = []
+
+    def change(handle) -> None:
+        try:
+            pynvml.nvmlDeviceSetGpuLockedClocks(handle, 210, 210)
+        except pynvml.NVMLError as error:
+            answers.append(error)
+
+    with nvml_double.patched(device.path):
+        pynvml.nvmlInit()
+        device.gpus[0]["faults"] = Fault.SLOW
+        thread = threading.Thread(target=change, args=(pynvml.nvmlDeviceGetHandleByIndex(0),))
+        thread.start()
+        pynvml.nvmlShutdown()
+        thread.join()
+    assert [error.value for error in answers] == [pynvml.NVML_ERROR_UNINITIALIZED]
+    assert device.gpus[0]["sets"] == 0

@@ -77,7 +77,8 @@ API int double_layout(unsigned i, char *name, unsigned n) {
     return (int)FIELDS[i].offset;
 }
 
-static struct { int refs, fd; size_t size; header_t *header; gpu_t *gpu; } S;
+/* `session` counts how often the file was mapped: what began in an earlier session has lost its GPUs. */
+static struct { int refs, fd; unsigned session; size_t size; header_t *header; gpu_t *gpu; } S;
 /* flock() keeps processes apart, this keeps the threads of one apart. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
@@ -136,6 +137,7 @@ static int map_file(void) {
     if (at == MAP_FAILED) { close(S.fd); return NODRIVER; }
     S.header = at;
     S.gpu = (gpu_t *)(S.header + 1);
+    S.session++;
     if (S.header->magic == MAGIC && S.header->version == VERSION
         && S.size >= sizeof(header_t) + S.header->gpus * sizeof(gpu_t)) return OK;
     munmap(at, S.size);
@@ -254,20 +256,29 @@ API int nvmlDeviceGetSupportedGraphicsClocks(void *h, unsigned mem_mhz, unsigned
     return OK;
 }
 
-/* Faults of a change, and the time that it takes. */
-static int before_change(gpu_t *g) {
+/* Faults of a change, and the time that it takes; it has its turn when this says OK. Who shuts the library down
+ * meanwhile, having waited long enough, takes the GPUs away: nothing of them may be touched then. */
+static int begin_change(gpu_t *g, unsigned session) {
     if (g->faults & F_NOPERM) return NOPERM;
     if (g->faults & F_NOSUP) return NOSUP;
     wait_us(g->faults & F_SLOW ? SLOW_US : g->set_delay_us);
-    return g->faults & F_LOST ? LOST : OK;
+    pthread_mutex_lock(&turn);
+    if (!S.refs || S.session != session) {
+        pthread_mutex_unlock(&turn);
+        return UNINIT;
+    }
+    while (flock(S.fd, LOCK_EX)) {}
+    if (!(g->faults & F_LOST)) return OK;
+    end_turn();
+    return LOST;
 }
 
 API int nvmlDeviceSetGpuLockedClocks(void *h, unsigned lo, unsigned hi) {
+    unsigned session = S.session;
     G;
     if (lo > hi || hi < S.header->clock_mhz[0] || hi > S.header->clock_mhz[S.header->clocks - 1]) return INVALID;
-    int r = before_change(g);
+    int r = begin_change(g, session);
     if (r) return r;
-    take_turn();
     settle(g);
     g->sets++;
     if (!(g->faults & F_SILENT)) {
@@ -280,10 +291,10 @@ API int nvmlDeviceSetGpuLockedClocks(void *h, unsigned lo, unsigned hi) {
 }
 
 API int nvmlDeviceResetGpuLockedClocks(void *h) {
+    unsigned session = S.session;
     G;
-    int r = before_change(g);
+    int r = begin_change(g, session);
     if (r) return r;
-    take_turn();
     settle(g);
     g->resets++;
     if (!(g->faults & F_SILENT)) {
