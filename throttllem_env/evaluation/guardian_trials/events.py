@@ -29,9 +29,7 @@ def controller_stopped(stage: Stage) -> float:
     Returns:
         The longer of both waits, seconds.
     """
-    begin_s = time.monotonic()
-    os.kill(stage.pid, signal.SIGSTOP)
-    stopped_s = _wait_out(stage, begin_s)
+    stopped_s = _wait_out(stage, stage.stop(stage.pid))
     os.kill(stage.pid, signal.SIGCONT)
     time.sleep(stage.rng.random() * 0.3)
     return max(stopped_s, controller_killed(stage))

@@ -1,5 +1,6 @@
 """A trial under way: emulated GPUs, a controller, its guardians."""
 
+import fcntl
 import os
 import random
 import re
@@ -148,8 +149,41 @@ class Stage:
             os.kill(pid, signal.SIGKILL)
         self.wait(lambda: started_ticks(pid) is None, f"the end of process {pid}")
 
+    def stop(self, pid: int) -> float:
+        """Stop a process with SIGSTOP, and see it stop; gives when, `time.monotonic()`.
+
+        Not while it holds the lock that keeps emulated drivers apart, for which everybody would wait: real
+        drivers hold theirs in the kernel, where no signal stops them.
+        """
+        while True:
+            begin_s = time.monotonic()
+            os.kill(pid, signal.SIGSTOP)
+            self.wait(lambda: _stopped(pid), f"process {pid} to stop")
+            if self._driver_is_free():
+                return begin_s
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.001)
+
+    def _driver_is_free(self) -> bool:
+        """Whether nobody is in the middle of a change."""
+        with self.device.path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
     def clean_up(self) -> None:
         """Leave no process behind."""
         for pid in (self.pid, *self.guardians()):
             if pid:
                 self.kill(pid)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    try:
+        texts = [path.read_text(errors="replace") for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(text.rpartition(")")[2].split()[0] == "T" for text in texts)
