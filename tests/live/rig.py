@@ -14,8 +14,8 @@ from throttllem_env.live.server import listening
 from throttllem_env.live.settings import GatewaySettings
 
 SIGNATURE = {"system_fingerprint": "vllm-0.32.0"}
-BOUND_S = 90.0
-"""No test waits longer, whatever hangs."""
+BOUND_S = 300.0
+"""No test waits longer, whatever hangs and however busy the machine is."""
 
 
 class FakeVllm:
@@ -224,11 +224,11 @@ async def fronted(
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something holds, and fail if it does not within a minute."""
-    until_s = asyncio.get_running_loop().time() + 60
+    """Wait until something holds, and fail if it does not within some minutes."""
+    until_s = asyncio.get_running_loop().time() + 0.8 * BOUND_S
     while not condition():
         if asyncio.get_running_loop().time() > until_s:
-            pytest.fail(f"not within a minute: {what}")
+            pytest.fail(f"not within {0.8 * BOUND_S:g} s: {what}")
         await asyncio.sleep(0.01)
 
 

@@ -120,7 +120,7 @@ def test_a_controller_of_periods_is_not_asked_at_events(rig: ModuleType, plant: 
         p, loop = made(plant, controller)
         await p.node.look()
         async with running(loop):
-            await rig.eventually(lambda: len(controller.seen) == 3, "it is asked again and again")
+            await rig.eventually(lambda: len(controller.seen) >= 3, "it is asked again and again")
         slow = Script("period")
         p, loop = made(plant, slow)
         await p.node.look()
@@ -243,11 +243,15 @@ def test_a_watchdog_inside_learns_how_old_telemetry_is(rig: ModuleType, plant: M
             await rig.eventually(lambda: p.gpus.mhz[0] == 990, "the agent is obeyed")
             p.clock.now_s += 15
             await rig.eventually(lambda: controller.overriding, "the watchdog takes over")
+            await rig.eventually(lambda: p.gpus.mhz[0] == 1410, "the top clock is set")
             await p.node.look()
             await rig.eventually(lambda: not loop.safe_reason, "telemetry is there again")
             assert p.gpus.mhz[0] == 1410  # the watchdog's quiet time goes on
-            p.clock.now_s += 21
-            await p.node.look()
+            for _ in range(
+                14
+            ):  # in steps that leave readings young, should it be asked before they are renewed
+                p.clock.now_s += 1.5
+                await p.node.look()
             await rig.eventually(lambda: p.gpus.mhz[0] == 990, "the agent has control again")
         assert any("watchdog takes over" in line for line in p.said)
 
@@ -308,7 +312,7 @@ def test_a_dry_run_changes_nothing(rig: ModuleType, plant: ModuleType) -> None:
         loop = ControlLoop(controller, p.telemeter, p.node, p.ledger)
         await p.node.look()
         async with running(loop):
-            await rig.eventually(lambda: len(controller.seen) == 1, "it is asked")
+            await rig.eventually(lambda: len(controller.seen) >= 1, "it is asked")
         p.node.to_top()
         await p.node.close()
         assert (p.gpus.calls, p.pool.asked) == ([], [])

@@ -107,9 +107,10 @@ def test_clock_and_size_are_set_under_load_and_given_back_in_the_end(tmp_path: P
         service.wait(
             lambda: device.gpus["sm_mhz"][:4].tolist() == [1410] * 4, "the old clocks were given back"
         )
+        names = [f'throttllem_gpu_clock_mhz{{gpu="{gpu}"}}' for gpu in (4, 5)]
+        service.wait(lambda: [service.metrics()[name] for name in names] == [990] * 2, "they were shown")
         shown = service.metrics()
         assert shown["throttllem_size_changes_total"] == 1
-        assert [shown[f'throttllem_gpu_clock_mhz{{gpu="{gpu}"}}'] for gpu in (4, 5)] == [990, 990]
         assert shown["throttllem_energy_joules_total"] > 1000
         assert shown['throttllem_requests_total{outcome="finished"}'] > 0
         assert shown["throttllem_decisions_total"] > 20
@@ -117,5 +118,8 @@ def test_clock_and_size_are_set_under_load_and_given_back_in_the_end(tmp_path: P
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(LIMIT_S) == 0, "".join(service.lines[-20:])
     assert device.gpus["locked_max_mhz"].tolist() == [0] * scenario.gpus_per_node
-    assert left(path) == []
+    until_s = time.monotonic() + LIMIT_S
+    while left(path):  # what was killed takes a moment to be gone
+        assert time.monotonic() < until_s, left(path)
+        time.sleep(0.1)
     device.close()
