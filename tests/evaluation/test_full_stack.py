@@ -10,6 +10,7 @@ import pytest
 
 from throttllem_env.evaluation.full_stack import figures
 from throttllem_env.evaluation.full_stack.watch import Sample, sample
+from throttllem_env.evaluation.realtime.host import Overshoot
 from throttllem_env.gpu import DeviceFile
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.workload import prepare_workload
@@ -80,6 +81,17 @@ def test_a_sample_is_put_together_from_metrics_and_gpus(tmp_path: Path) -> None:
     device.close()
 
 
+def off_time(gpus: Path, overshoot_s: float) -> str:
+    """Why this machine is too busy to hold times against each other; empty if it is not."""
+    device = DeviceFile(gpus)
+    late_share = int(device.gpus["late"].sum()) / int(device.gpus["iterations"].sum())
+    given_up_s = int(device.gpus["given_up_ns"].max()) / 1e9
+    device.close()
+    if given_up_s > 0 or late_share > 0.02:
+        return f"the emulated GPUs fell behind: {late_share:.1%} late, {given_up_s:.1f} s given up"
+    return f"sleeps end {overshoot_s:.3f} s late (p99)" if overshoot_s > 0.02 else ""
+
+
 @pytest.mark.live
 def test_a_minute_of_everything_but_the_silicon(nvml_double: Any) -> None:
     from throttllem_env.evaluation.full_stack.run import Stack, document, run
@@ -88,9 +100,17 @@ def test_a_minute_of_everything_but_the_silicon(nvml_double: Any) -> None:
     trace = prepare_workload("azure-conv-like", scenario, load=0.6, duration_s=60.0).trace
     with tempfile.TemporaryDirectory(prefix="stack-") as name:
         stack = Stack(scenario, trace, "throttllem", Path(name), nvml_double.environment)
-        found = document(stack, run(stack))  # which also waits until GPUs are restored and nobody is left
+        with Overshoot() as overshoot:
+            outcome = run(stack)  # which also waits until GPUs are restored and nobody is left
+        found = document(stack, outcome)
+        why = off_time(Path(name) / "gpus", overshoot.figures()["p99_s"])
     assert found["completed"] == found["requests"] == len(trace)
     clocks = found["clocks"]
+    assert clocks["locks_carried_out"] > 1
+    for energy in found["energy"].values():
+        assert abs(energy["gap"]) < 0.05, found["energy"]
+    if why:
+        pytest.skip(f"all was served and restored, but {why}")
     assert clocks["locks_carried_out"] > clocks["clocks"] > 1
     assert clocks["followed"] > 0.9 * clocks["moments"] > 10, clocks
     for row in found["tbt_by_clock"]:

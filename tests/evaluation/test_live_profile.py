@@ -7,6 +7,7 @@ import pytest
 
 from throttllem_env.evaluation.profiling import profile_backend
 from throttllem_env.evaluation.profiling.live import steps
+from throttllem_env.evaluation.realtime.host import Overshoot
 from throttllem_env.hardware import IterationWork
 from throttllem_env.prediction.ips import ProfileError, read_profile
 from throttllem_env.scenario import load_scenario
@@ -49,7 +50,8 @@ def test_live_servers_are_profiled_at_the_clocks_asked_for(tmp_path: Path) -> No
     with pytest.raises(ProfileError, match="jobs = 2"):
         profile_backend(scenario, tmp_path / "x.parquet", backend="vllm", jobs=2)
     out = tmp_path / "live.parquet"
-    made = profile_backend(scenario, out, backend="vllm", sizes=(2,), clocks=2, seconds=14.0)
+    with Overshoot() as overshoot:
+        made = profile_backend(scenario, out, backend="vllm", sizes=(2,), clocks=2, seconds=14.0)
     assert read_profile(out).info == made.info
     decode = made.decode
     physics = scenario.physics(2)
@@ -61,4 +63,8 @@ def test_live_servers_are_profiled_at_the_clocks_asked_for(tmp_path: Path) -> No
         modelled_s = np.array([physics.at(mhz).iteration(each).total_s for each in work])
         measured_s = rows.duration_s / rows.iterations
         assert len(rows) >= 5
-        assert np.median(measured_s / modelled_s) == pytest.approx(1.0, abs=0.1)
+        ratio = float(np.median(measured_s / modelled_s))
+        assert ratio > 0.9
+        if ratio > 1.1 and (late_s := overshoot.figures()["p99_s"]) > 0.01:
+            pytest.skip(f"iterations took {ratio:.2f} times as long; sleeps end {late_s:.3f} s late (p99)")
+        assert ratio < 1.1

@@ -134,7 +134,7 @@ def off_time(live: PlayedLive) -> str:
     device, overshoot_s = live.device, live.overshoot_s["p99_s"]
     if device["given_up_s"] > 0 or device["late_share"] > 0.02:
         return f"the emulated GPUs fell behind: {device}"
-    return f"sleeps end {overshoot_s:.3f} s late (p99)" if overshoot_s > 0.05 else ""
+    return f"sleeps end {overshoot_s:.3f} s late (p99)" if overshoot_s > 0.02 else ""
 
 
 @pytest.mark.live
@@ -163,5 +163,6 @@ def test_a_minute_of_real_servers_loses_nothing_and_is_as_long_as_in_virtual_tim
     rows = [row for row in gap.tbt_by_clock(live, again) if row["tokens"] > 300]
     for row in rows:
         assert np.isfinite(row["tbt_s"]).all()
-    if len(rows) > 1:
-        assert rows[0]["tbt_s"][0] > rows[-1]["tbt_s"][0], rows
+    if rows:  # where virtual time has longer ones at low clocks, so has real time
+        (low_s, virtual_low_s), (high_s, virtual_high_s) = rows[0]["tbt_s"], rows[-1]["tbt_s"]
+        assert low_s > high_s or virtual_low_s < 1.2 * virtual_high_s, rows

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-JOIN_S = 10.0
+JOIN_S = 60.0
 
 
 class LoopThread:

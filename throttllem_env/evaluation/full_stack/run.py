@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from throttllem_env.evaluation.full_stack import figures
-from throttllem_env.evaluation.full_stack.service import PATIENCE_S, Service
+from throttllem_env.evaluation.full_stack.service import Service
 from throttllem_env.evaluation.full_stack.watch import Sample, Watch
 from throttllem_env.gpu import DeviceFile
 from throttllem_env.gpu.guardian.state import VARIABLE
@@ -26,10 +27,13 @@ from throttllem_env.traces import Trace
 VOCABULARY = 500
 """Prompts are token ids below this: the emulated model has those."""
 READ = """
-import json, pynvml
+import json, sys, pynvml
 pynvml.nvmlInit()
 handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-print(json.dumps([pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3 for handle in handles]))
+print("ready", flush=True)
+for _ in sys.stdin:
+    energies = [pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3 for handle in handles]
+    print(json.dumps(energies), flush=True)
 """
 
 
@@ -98,11 +102,11 @@ def run(stack: Stack) -> Outcome:
     options = ["--gpus", "nvml", "--agent", stack.agent]
     with Service(device.path, stack.folder / "logs", options, environment) as service:
         service.await_serving()
-        with Watch(service, device) as watch:
-            first, first_j = watch.take(), _counters_j(environment)
+        with Watch(service, device) as watch, _counters(environment) as counters_j:
+            first, first_j = watch.take(), counters_j()
             records = asyncio.run(_load(service.url, stack))
             time.sleep(1.0)
-            last, last_j = watch.take(), _counters_j(environment)
+            last, last_j = watch.take(), counters_j()
         decided = service.metrics()["throttllem_clock_changes_total"]
         restored_s, gone_s = _killed(service, device)
     samples = [first, *(s for s in watch.samples if first.time_s < s.time_s < last.time_s), last]
@@ -129,18 +133,29 @@ async def _load(url: str, stack: Stack) -> list[ReplayRecord]:
     return await replay(stack.trace, settings)
 
 
-def _counters_j(environment: Mapping[str, str]) -> list[float]:
-    """The driver's energy counter of every GPU, read with pynvml."""
-    told = subprocess.run(
-        [sys.executable, "-c", READ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_S,
-    )
-    counters: list[float] = json.loads(told.stdout)
-    return counters
+@contextmanager
+def _counters(environment: Mapping[str, str]) -> Iterator[Callable[[], list[float]]]:
+    """Reads the driver's energy counter of every GPU, with pynvml, in a process that is there already.
+
+    A start takes seconds on a busy machine, in which GPUs draw what no sample has seen.
+    """
+    command = [sys.executable, "-c", READ]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asking, told = process.stdin, process.stdout
+
+        def read() -> list[float]:
+            asking.write("\n")
+            asking.flush()
+            counters: list[float] = json.loads(told.readline())
+            return counters
+
+        if told.readline() != "ready\n":
+            raise RuntimeError("the driver's counters cannot be read")
+        yield read
 
 
 def _killed(service: Service, device: DeviceFile) -> tuple[float, float]:
