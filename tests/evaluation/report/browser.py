@@ -24,7 +24,8 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
+"""How long anything may take on the busiest machine."""
 
 
 class Chromium:
