@@ -157,7 +157,7 @@ def _seeds(study: Study) -> Section:
                 ]
             )
         heads = ["case", "lengths", "energy", "points", "seeds that win"]
-        tables.append(Table(f"`{recipe}`, {len(by_case[0])} training seeds:", heads, rows))
+        tables.append(Table(f"`{recipe}`, training seeds {len(by_case[0])}:", heads, rows))
     lead = "The same cases, first replica, for every training seed: mean and interval over seeds."
     return Section("Training seeds", lead, tables)
 
@@ -178,7 +178,7 @@ def _robustness(study: Study) -> Section:
         "past."
     )
     heads = ["condition", *(study.names[agent] for agent in agents)]
-    return Section("Robustness", lead, [Table("", heads, rows)])
+    return Section("Robustness", lead, [Table("Energy, requests in time:", heads, rows)])
 
 
 def _short(standing: Standing) -> str:

@@ -46,7 +46,7 @@ def ship(recipes: Sequence[tuple[str, int]], scenario: str, out: Path) -> Path:
     card = {
         "data": DATA,
         "recipe": f"{best.recipe}: {RECIPES[best.recipe].about}",
-        "steps": best.steps[best.best],
+        "steps": round(best.steps[best.best]),
         "seeds": {"chosen": best.seed, "trained": sorted({t.seed for t in found if t.recipe == best.recipe})},
         "results": {
             "held_out_energy_saved_against_top_clock": round(best.saving[best.best], 4),

@@ -108,7 +108,7 @@ def read_transfer(out: Path) -> Section | None:
         "`scripts/transfer_gap.py`; [engine.md](engine.md) says why there is nothing to lose."
     )
     heads = ["case", "served", "requests", "energy: simulator, vLLM", "gap", "late: simulator, vLLM"]
-    return Section("Transfer to vLLM's engine", lead, [Table("", heads, rows)])
+    return Section("Transfer to vLLM's engine", lead, [Table("Both backends:", heads, rows)])
 
 
 def _row(case: dict[str, object]) -> list[str]:
