@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PRINTS = {
     "compare_controllers.py": "throttllem: ",
+    "own_agent.py": "linear: ",
     "own_controller.py": "night shift: ",
     "own_trace.py": "% in time",
     "random_agent.py": "300 steps, reward ",
