@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from throttllem_env.evaluation.bound.distance import Best, SeedBounds, with_bounds
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.report import Tariff, write_report
 from throttllem_env.evaluation.results import results, write_json
@@ -58,17 +59,11 @@ def add_bounds(folder: Path) -> None:
     """Bounds as `compare --bound` writes them."""
     path = folder / "results.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    least_j = [
-        min(r["metrics"]["energy_j"] for r in document["runs"] if r["seed"] == seed) for seed in (0, 1)
-    ]
-    document["bounds"] = [
-        {"seed": i, "lower_j": 0.5 * j, "in_time": 9, "best_j": 0.8 * j, "best_by": "search", "tried": 3}
-        for i, j in enumerate(least_j)
-    ]
-    for entry in document["summary"]:
-        above = entry["means"]["energy_j"] / (0.25 * sum(least_j)) - 1
-        entry["above"] = {"lower": above, "best": above} if entry["slo_attained"] else None
-    path.write_text(json.dumps(document), encoding="utf-8")
+    bounds = []
+    for seed in (0, 1):
+        least_j = min(r["metrics"]["energy_j"] for r in document["runs"] if r["seed"] == seed)
+        bounds.append(SeedBounds(seed, 0.5 * least_j, 9, Best(0.8 * least_j, "search", 3)))
+    path.write_text(json.dumps(with_bounds(document, bounds)), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
