@@ -6,6 +6,7 @@ import pytest
 
 from throttllem_env.evaluation.document import Picture, Section, Table, write_page
 from throttllem_env.evaluation.fidelity.clocks import sweet_spot_section
+from throttllem_env.evaluation.fidelity.engines import engine_section, live_section
 from throttllem_env.evaluation.plots.style import blank
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,3 +41,28 @@ def test_the_sweet_spot_lies_inside_the_clock_range() -> None:
 @pytest.mark.parametrize("row", sweet_spot_section().tables[0].rows[1:])
 def test_the_page_in_the_repository_is_of_the_shipped_profiles(row: list[str]) -> None:
     assert f"| {' | '.join(row)} |" in (DOCS / "fidelity.md").read_text()
+
+
+def test_the_page_sums_up_what_was_found_of_vllms_engine(tmp_path: Path) -> None:
+    rows = engine_section(DOCS / "engine.md").tables[0].rows
+    assert len(rows) >= 2
+    for row in rows:
+        assert int(row[1]) >= 8
+        assert int(row[2].replace(",", "")) >= 2000 * int(row[1])
+        assert row[5:] == ["0", "0", "no"]
+        assert f"| {' | '.join(row)} |" in (DOCS / "fidelity.md").read_text()
+    differing = (DOCS / "engine.md").read_text().replace("| 0 | 0 | no |", "| 3 | 1 | yes |", 1)
+    (tmp_path / "engine.md").write_text(differing)
+    assert engine_section(tmp_path / "engine.md").tables[0].rows[0][5:] == ["3", "1", "in 1 cases"]
+    (tmp_path / "engine.md").write_text("nothing")
+    with pytest.raises(ValueError, match="has no section of a release"):
+        engine_section(tmp_path / "engine.md")
+
+
+def test_the_page_shows_what_was_measured_of_real_servers(tmp_path: Path) -> None:
+    section = live_section(DOCS / "measurements")
+    assert section is not None
+    for table in section.tables:
+        for row in table.rows:
+            assert f"| {' | '.join(row)} |" in (DOCS / "fidelity.md").read_text()
+    assert live_section(tmp_path) is None

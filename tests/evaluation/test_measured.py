@@ -114,3 +114,8 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(MeasurementError, match=r"broken\.json: no JSON"):
         measured_section(tmp_path)
+
+
+def test_results_of_other_scripts_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, {"command": "scripts/guardian_trials.py"})
+    assert measured_section(tmp_path) is None

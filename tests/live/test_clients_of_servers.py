@@ -19,11 +19,13 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from throttllem_env.evaluation.full_stack.service import PATIENCE_S, Service
+from throttllem_env.live.files import allow_many_files
 from throttllem_env.live.gpus_of import emulated_gpus
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.vllm.model_files import write_config, write_tokenizer
 
-pytestmark = pytest.mark.live
+# One process gets them all: starting servers is what takes the time.
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("clients")]
 
 KEY = "secret-of-the-test"
 MODEL = load_scenario("llama2-13b-a100").model
@@ -180,6 +182,7 @@ def test_a_thousand_clients_at_once_get_what_they_asked_for(service: Service, ca
         assert [events[-1]["usage"]["completion_tokens"] for events in streams] == lengths
         return lengths
 
+    allow_many_files()
     before = service.metrics()
     lengths = call(scene)
     name, tokens = 'throttllem_requests_total{outcome="finished"}', "throttllem_generated_tokens_total"
@@ -201,8 +204,8 @@ def test_streams_of_an_engine_that_is_gone_or_stuck_are_told_and_the_service_rec
     async def scene(session: ClientSession) -> None:
         async with session.post(COMPLETIONS, json=body(stream=True, max_tokens=MAX_LEN - 10)) as reply:
             await reply.content.readuntil(b"\n\n")
-            (core,) = (pid for pid in service.left() if named(pid).startswith("VLLM::Engine"))
-            os.kill(core, number)
+            service.wait(lambda: len(cores(service)) == 1, "only the active server's engine is there")
+            os.kill(cores(service)[0], number)
             told = time.monotonic()
             rest = await reply.read()
             assert b"[DONE]" not in rest
@@ -213,6 +216,11 @@ def test_streams_of_an_engine_that_is_gone_or_stuck_are_told_and_the_service_rec
 
     call(scene)
     assert service.metrics()["throttllem_servers_lost_total"] == lost + 1
+
+
+def cores(service: Service) -> list[int]:
+    """Engine cores of its servers."""
+    return [pid for pid in service.left() if named(pid).startswith("VLLM::Engine")]
 
 
 def named(pid: int) -> str:

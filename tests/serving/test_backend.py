@@ -41,6 +41,7 @@ def examples(count: int) -> settings:
     return settings(max_examples=min(count, settings.default.max_examples), deadline=None)
 
 
+REAL = pytest.param("vllm", marks=[pytest.mark.live, pytest.mark.xdist_group("vllm")])  # servers are shared
 VIRTUAL = [pytest.param(name, marks=pytest.mark.live) if "vllm" in name else name for name in BACKENDS]
 
 
@@ -56,7 +57,7 @@ def build(request: pytest.FixtureRequest) -> Build:
     return built
 
 
-@pytest.fixture(scope="module", params=[*VIRTUAL, pytest.param("vllm", marks=pytest.mark.live)])
+@pytest.fixture(scope="module", params=[*VIRTUAL, REAL])
 def build_any(request: pytest.FixtureRequest) -> Iterator[Build]:
     """Builds a backend for one scenario: a simulator, or real servers, which stay for the next test."""
     if request.param != "vllm":

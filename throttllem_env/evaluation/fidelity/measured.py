@@ -32,7 +32,7 @@ def measured_section(folder: Path) -> Section | None:
     """All measurements in a folder, against the profile of the same model on the same GPU at size 1.
 
     Args:
-        folder: Where result files (`*.json`) lie.
+        folder: Where result files (`*.json`) lie; those of other scripts are passed over.
 
     Returns:
         The section, or None where the folder has no result file.
@@ -40,7 +40,7 @@ def measured_section(folder: Path) -> Section | None:
     Raises:
         MeasurementError: One of the files is something else; names the file, the field and what is valid.
     """
-    files = sorted(folder.glob("*.json"))
+    files = sorted(file for file in folder.glob("*.json") if not _of_another_kind(file))
     if not files:
         return None
     return Section(
@@ -58,6 +58,15 @@ def measured_section(folder: Path) -> Section | None:
             )
         ],
     )
+
+
+def _of_another_kind(file: Path) -> bool:
+    """Whether some other script wrote it; what is no JSON at all is left to be complained of."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("kind") != KIND
 
 
 def read_measurement(file: Path) -> dict[str, Any]:
