@@ -9,7 +9,7 @@ import numpy as np
 from throttllem_env.evaluation.realtime.play import Order, Played, PlayedLive
 from throttllem_env.live.ledger import State
 from throttllem_env.serving import Outcome, RunRecords
-from throttllem_env.types import InstanceState, Telemetry
+from throttllem_env.types import FloatArray, InstanceState, Telemetry
 
 PERCENTILES = (50, 90, 99)
 BANDS_MHZ = (0, 300, 450, 600, 750, 900, 1050, 1200, 1350, 10_000)
@@ -58,16 +58,16 @@ def latencies(live: RunRecords, virtual: RunRecords) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for kind in ("e2e", "ttft"):
-        both = [percentiles(getattr(records.requests, f"{kind}_s")) for records in (live, virtual)]
-        found[kind] = _side_by_side(*both)
-    found["tbt"] = _side_by_side(*(gap_percentiles(records) for records in (live, virtual)))
+        seen, modelled = (percentiles(getattr(r.requests, f"{kind}_s")) for r in (live, virtual))
+        found[kind] = _side_by_side(seen, modelled)
+    found["tbt"] = _side_by_side(gap_percentiles(live), gap_percentiles(virtual))
     return found
 
 
 def percentiles(values_s: Iterable[float]) -> list[float]:
     """Of finite values; those of requests that did not complete are infinite, and counted elsewhere."""
     array = np.array([value for value in values_s if np.isfinite(value)])
-    return np.percentile(array, PERCENTILES).tolist() if len(array) else [float("nan")] * 3
+    return [float(np.percentile(array, share)) if len(array) else float("nan") for share in PERCENTILES]
 
 
 def gap_percentiles(records: RunRecords) -> list[float]:
@@ -114,7 +114,7 @@ def tbt_by_clock(*runs: Played) -> list[dict[str, Any]]:
     return rows
 
 
-def _sums(points: Sequence[Telemetry]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sums(points: Sequence[Telemetry]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """By band: tokens, their times between tokens, and their clocks, summed up."""
     tokens, total_s, clocks = (np.zeros(len(BANDS_MHZ) - 1) for _ in range(3))
     for before, after in pairwise(points):

@@ -40,8 +40,8 @@ class Overshoot:
     def figures(self) -> dict[str, float]:
         """Seconds: their mean, median and 99th percentile."""
         late_s = np.array(self._late_s or [0.0])
-        p50, p99 = np.percentile(late_s, (50, 99)).tolist()
-        return {"mean_s": float(late_s.mean()), "p50_s": p50, "p99_s": p99}
+        p50_s, p99_s = (float(np.percentile(late_s, share)) for share in (50, 99))
+        return {"mean_s": float(late_s.mean()), "p50_s": p50_s, "p99_s": p99_s}
 
 
 def cores() -> int:
