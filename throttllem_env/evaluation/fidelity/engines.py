@@ -92,7 +92,7 @@ def _realtime(found: dict[str, Any]) -> list[Table]:
         f"{kept['lost']} lost, {kept['duplicated']} twice, {kept['incomplete']} incomplete, "
         f"{kept['unaccounted_tokens']} tokens that engines and clients count differently; "
         f"{found['clock_changes']:,} clock changes, changes of size: {changes}; "
-        f"energy {found['energy']['gap']:+.1%}."
+        f"energy {found['energy']['gap']:+.1%}.{_agents_own(found)}"
     )
     rows = [
         [
@@ -119,6 +119,15 @@ def _realtime(found: dict[str, Any]) -> list[Table]:
             clocks,
         ),
     ]
+
+
+def _agents_own(found: dict[str, Any]) -> str:
+    """How far the agent's own run in virtual time is; nothing if there was none."""
+    if "agents_own" not in found:
+        return ""
+    own = found["agents_own"]
+    gaps = ", ".join(f"{share} {row['gap']:+.1%}" for share, row in own["latency"]["e2e"].items())
+    return f" Against the agent's own decisions in virtual time: E2E {gaps}, energy {own['energy_gap']:+.1%}."
 
 
 def _signed(row: dict[str, float]) -> str:
