@@ -86,7 +86,7 @@ def _side_by_side(live: Sequence[float], virtual: Sequence[float]) -> dict[str, 
 
 def worst_gap(shown: dict[str, Any], kind: str = "e2e") -> float:
     """The largest gap of a kind, whatever its sign."""
-    return max(abs(row["gap"]) for row in shown[kind].values())
+    return max(abs(float(row["gap"])) for row in shown[kind].values())
 
 
 def tbt_by_clock(*runs: Played) -> list[dict[str, Any]]:
