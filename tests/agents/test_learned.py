@@ -73,6 +73,7 @@ def made(name: str) -> tuple[Any, VecNormalize]:
     if head is not None:
         head.weight.data *= 300  # orthogonal initialisation makes all actions alike
     venv.seed(0)
+    venv.action_space.seed(0)
     venv.reset()
     for _ in range(5):  # statistics to normalise by
         venv.step(np.array([venv.action_space.sample() for _ in range(2)]))

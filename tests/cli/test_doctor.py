@@ -200,7 +200,9 @@ def test_write_without_permission_says_so(nvml_double, device):
 
 def leave_behind(device, folder):
     """A controller and its guardian are killed while GPU 1 is locked."""
-    settings = GuardianSettings(Driver("emulated", str(device.path)), folder, beat_s=0.02, silence_s=600)
+    settings = GuardianSettings(
+        Driver("emulated", str(device.path)), folder, beat_s=0.02, silence_s=600, answer_s=60
+    )
     guardian = Guardian(settings)
     guardian.intend([Ward(UUID.format(1), 1)])
     device.lock_clocks(1, 210, 210)
@@ -239,7 +241,7 @@ def test_a_reset_that_fails_is_status_1_and_may_be_repeated(throttllem, device, 
 
 @pytest.mark.usefixtures("gpus")
 def test_a_gpu_that_somebody_controls_is_left_alone(throttllem, device, state, port):
-    settings = GuardianSettings(Driver("emulated", str(device.path)), state, silence_s=600)
+    settings = GuardianSettings(Driver("emulated", str(device.path)), state, silence_s=600, answer_s=60)
     with Guardian(settings) as guardian:
         guardian.intend([Ward(UUID.format(0), 0)])
         device.lock_clocks(0, 210, 210)

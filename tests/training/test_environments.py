@@ -79,6 +79,7 @@ def test_replay_buffers_know_cut_off_from_ended(make_settings: MakeSettings) -> 
 def test_the_meter_counts_what_infos_say(make_settings: MakeSettings) -> None:
     environments = stack(make_settings())
     environments.venv.seed(0)
+    environments.venv.action_space.seed(0)
     environments.venv.reset()
     energy_j = late = reward = arrived = 0.0
     for _ in range(25):

@@ -44,7 +44,7 @@ REQUEST_S = 3600.0
 BLIND_S = 120.0
 """How long there may be no telemetry, such as while a lost server is replaced."""
 LOOK_S = 0.05
-CLOSE_S = 60.0
+CLOSE_S = 120.0
 VOCABULARY = 500
 """Prompts are random token ids below this: every model has those, the emulated one too."""
 

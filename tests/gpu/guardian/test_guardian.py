@@ -82,7 +82,9 @@ from throttllem_env.gpu.guardian import Driver, Guardian, GuardianSettings, Ward
 
 device, folder, silence_s = DeviceFile(Path(sys.argv[1])), Path(sys.argv[2]), float(sys.argv[3])
 driver = Driver("emulated", sys.argv[1])
-guardian = Guardian(GuardianSettings(driver, folder, beat_s=0.02, silence_s=silence_s, retry_s=0.01))
+patient = {"patience_s": 60.0, "claim_s": 60.0, "answer_s": 60.0}
+settings = GuardianSettings(driver, folder, beat_s=0.02, silence_s=silence_s, retry_s=0.01, **patient)
+guardian = Guardian(settings)
 guardian.intend([Ward(f"GPU-{gpu}", gpu) for gpu in range(2)])
 for gpu in range(2):
     device.lock_clocks(gpu, 210, 210)

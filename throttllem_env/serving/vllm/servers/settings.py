@@ -31,7 +31,7 @@ class PoolSettings:
     log_bytes: int = 8 * 2**20
     ports: tuple[int, ...] = ()
     start_timeout_s: float = 900.0
-    warm_up_timeout_s: float = 60.0
+    warm_up_timeout_s: float = 120.0
     drain_timeout_s: float = 600.0
     stop_timeout_s: float = 15.0
     stopped_timeout_s: float = 3.0
