@@ -153,7 +153,7 @@ def _kind(kind: Any) -> str:
         return f"{_kind(inner[1])}, by {_kind(inner[0])}"
     if inner:  # something, or None
         return _kind(inner[0])
-    return NAMES.get(kind, kind.__name__)
+    return NAMES.get(kind, str(kind.__name__))
 
 
 def _limits(metadata: Any) -> Iterator[str]:
