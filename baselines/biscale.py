@@ -29,7 +29,7 @@ from throttllem_env.baselines.signals import backlog_tokens, unfinished_prompts
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-SHARE, TTFT_S, PLAN_S, HEADROOM = 0.8, 2.0, 300.0, 0.1
+SHARE, TTFT_S, PLAN_S, HEADROOM = 0.95, 2.0, 300.0, 0.1
 
 PART_S = 30.0
 """The busiest part of so many seconds of the last interval is what a plan must carry."""

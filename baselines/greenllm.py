@@ -27,7 +27,7 @@ from throttllem_env.baselines.signals import TokenMeter, kv_tokens, longest_wait
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.types import Action, ObservationArray, Telemetry
 
-SHARE, BAND, TAIL = 0.8, 6, 95.0
+SHARE, BAND, TAIL = 1.0, 6, 95.0
 
 BUCKET_TOKENS_PER_S = 100.0
 """Width of a row of the table."""
