@@ -12,6 +12,7 @@ import pytest
 
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.report import Tariff, write_report
+from throttllem_env.evaluation.report.legend import agent_keys
 from throttllem_env.evaluation.report.page import render
 from throttllem_env.evaluation.report.savings import stretches
 from throttllem_env.evaluation.report.source import Source, read_source
@@ -245,6 +246,11 @@ def long_comparison(source: Source, agents: int, seeds: int) -> Source:
     }
     runs = [replace(source.runs[0], agent=a, seed=s, result=result) for a in names for s in range(seeds)]
     return Source(source.folder, document, tuple(runs))
+
+
+def test_no_two_agents_have_the_same_symbol(folder: Path) -> None:
+    keys = agent_keys(long_comparison(read_source(folder), 40, 1))
+    assert len({(key.colour, key.shape) for key in keys}) == 40
 
 
 @pytest.mark.parametrize(("agents", "seeds"), [(20, 1), (17, 20)])

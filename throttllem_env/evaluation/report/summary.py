@@ -47,7 +47,7 @@ def _best(source: Source) -> list[str]:
     )
     if saving["interval"]:
         low, high = saving["interval"]
-        sentence += f" (95 % interval of the saving: {100 * low:.1f} to {100 * high:.1f} %)"
+        sentence += f" (95\u00a0% interval of the saving: {100 * low:.1f} to {100 * high:.1f} %)"
     return [f"{sentence}. {targets(source.document)}.", *_distance(source, best)]
 
 
