@@ -161,12 +161,12 @@ def test_a_full_queue_gets_429_and_the_queued_are_served(rig: ModuleType) -> Non
 
 def test_an_answer_that_takes_too_long_is_cut_and_aborted(rig: ModuleType) -> None:
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.1), request_timeout_s=0.35) as stage:
-            status, body, _ = await stage.post(max_tokens=20)
+        async with rig.stage(rig.FakeVllm(iteration_s=0.7), request_timeout_s=2.0) as stage:
+            status, body, _ = await stage.post(max_tokens=2000)
             assert status == 200, "it had begun"
             assert b"longer than the gateway allows" in body
             assert b"[DONE]" not in body
-            assert (await stage.post(max_tokens=20, stream=None))[0] == 504
+            assert (await stage.post(max_tokens=2000, stream=None))[0] == 504
             await rig.eventually(lambda: stage.upstream.aborted == 2, "both are aborted upstream")
             assert stage.gateway.ledger.take_news().aborted == 2
 

@@ -92,22 +92,25 @@ def test_lateness_is_the_replayers_own(rig: ModuleType) -> None:
     async def scene() -> None:
         async with rig.serving(rig.FakeVllm()) as url:
             held = asyncio.create_task(hold_up())
-            records.extend(await replay(short_trace(11, 1.0), ReplaySettings(url)))
+            records[:] = await replay(short_trace(11, 1.0), ReplaySettings(url))
             await held
 
-    rig.run(scene())
-    late = [record.due_s for record in records if record.lateness_s > 0.1]
-    assert 0.2 in np.round(late, 1)
-    assert 0.9 not in np.round(late, 1)
-    assert report(records).latencies_s["lateness"][-1] > 0.1
+    for _ in range(10):  # a busy machine may hold it up a second time
+        rig.run(scene())
+        late = np.round([record.due_s for record in records if record.lateness_s > 0.1], 1)
+        assert 0.2 in late
+        assert report(records).latencies_s["lateness"][-1] > 0.1
+        if 0.9 not in late:
+            return
+    pytest.fail("what was due later was late, too, in ten tries")
 
 
 def test_what_goes_wrong_is_counted_and_the_rest_goes_on(rig: ModuleType) -> None:
-    slow = Trace([0.0, 0.0, 0.1], [3, 3, 3], [100, 2, 2])
-    records = played(rig, rig.FakeVllm(iteration_s=0.05), slow, timeout_s=1.0)
+    slow = Trace([0.0, 0.0, 0.1], [3, 3, 3], [4000, 2, 2])
+    records = played(rig, rig.FakeVllm(iteration_s=0.05), slow, timeout_s=4.0)
     assert [record.completed for record in records] == [False, True, True]
-    assert records[0].error == "not complete within 1 s"
-    assert 0 < records[0].received_tokens < 100
+    assert records[0].error == "not complete within 4 s"
+    assert 0 < records[0].received_tokens < 4000
     assert report(records).errors == {"status 200: not complete within N s": 1}
     assert record_entry(records[0])["e2e_s"] is None
 
@@ -116,7 +119,7 @@ def test_refusals_are_recorded_with_their_status(rig: ModuleType) -> None:
     records: list[ReplayRecord] = []
 
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.1), max_running=1, max_queued=0) as stage:
+        async with rig.stage(rig.FakeVllm(iteration_s=0.5), max_running=1, max_queued=0) as stage:
             records.extend(await replay(short_trace(3, 0.0), ReplaySettings(stage.url)))
 
     rig.run(scene())

@@ -57,7 +57,7 @@ def address() -> Iterator[str]:
     with process:
         assert process.stdout
         yield process.stdout.readline().strip()
-        process.communicate("", timeout=90)
+        process.communicate("", timeout=240)
     wait_until(lambda: not sockets(), "the cluster has ended")
 
 
@@ -152,7 +152,7 @@ def test_ctrl_c_ends_the_runs(address: str, scenario_file: Path, tmp_path: Path,
     wait_until(lambda: len(busy()) == 2, "two runs have started")
     # A terminal signals the whole group, `kill -INT` the parent alone.
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=90)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 130
     assert stderr == "error: interrupted\n"
     wait_until(lambda: not busy(), "all runs have ended")
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_the_runs(address: str, scenario_file: Path, tmp_path: Path,
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 240
     while time.monotonic() < deadline_s:
         if holds():
             return

@@ -22,14 +22,18 @@ def test_one_job_stays_in_this_process() -> None:
     assert run_parallel(os.getpid, [()], 1) == [os.getpid()]
 
 
-def test_jobs_are_processes_that_end_with_their_work() -> None:
+def test_jobs_are_processes_that_end_with_their_work(tmp_path: Path) -> None:
     # A nested function travels by value: workers cannot import a test module.
-    def slow_pid(seconds: float) -> int:
-        time.sleep(seconds)
+    def pid_of_two(folder: Path) -> int:
+        """Waits for the other process, which may start much later."""
+        (folder / str(os.getpid())).touch()
+        until_s = time.monotonic() + 240
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < until_s:
+            time.sleep(0.01)
         return os.getpid()
 
     with open_place(2) as place:
-        pids = {pid for _, pid in stream(place, slow_pid, [(0.3,), (0.3,), (0.3,)])}
+        pids = {pid for _, pid in stream(place, pid_of_two, [(tmp_path,)] * 3)}
     assert len(pids) == 2
     assert os.getpid() not in pids
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -42,7 +46,7 @@ def test_results_come_as_they_are_there() -> None:
 
     with open_place(2) as place:
         # The first call of a process takes its start-up too; hence much longer than that.
-        assert [index for index, _ in stream(place, after, [(5.0,), (0.0,), (0.0,), (0.0,)])] == [1, 2, 3, 0]
+        assert [index for index, _ in stream(place, after, [(10.0,), (0.0,), (0.0,), (0.0,)])] == [1, 2, 3, 0]
 
 
 @pytest.fixture(params=[1, 2])

@@ -292,7 +292,7 @@ def test_the_death_of_the_guardian_is_noticed(guardian, wait_for, wards):
 
 def test_a_guardian_that_stands_still_counts_as_gone_and_acts_on_nothing_later(settings, wait_for, wards):
     noticed = []
-    with Guardian(dataclasses.replace(settings, answer_s=1.0)) as guardian:
+    with Guardian(dataclasses.replace(settings, answer_s=5.0)) as guardian:
         guardian.on_lost = lambda: noticed.append(1)
         guardian.intend(wards)
         os.kill(guardian.pid, signal.SIGSTOP)
