@@ -141,7 +141,7 @@ def wait_until_running(folder: Path) -> None:
 
 
 SEEDS = 150
-"""So many that a busy machine, on which the test looks late, does not make them all before it is told to stop."""
+"""So many that a busy machine, on which the test looks late, has not made them all by then."""
 
 
 def test_what_was_done_before_ctrl_c_is_not_done_again(scenario_file: Path, tmp_path: Path) -> None:
