@@ -1,6 +1,7 @@
 """Actuators over real pynvml and the double, and straight on the file, behave alike."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,21 @@ def test_a_driver_that_does_not_answer_is_not_waited_for(kind, device):
             assert outcome.failed[0].trouble is Trouble.TIMEOUT
             return
     pytest.fail("the change was waited for in ten tries")
+
+
+def test_the_library_stays_while_a_change_is_under_way(nvml, device):
+    import pynvml
+
+    device.gpus[0]["faults"] = Fault.SLOW
+    for _ in range(10):  # a busy machine may close so late that the change is done
+        actuator = NvmlActuator(timeout_s=0.01)
+        outcome = actuator.lock([0], 810)
+        actuator.close()
+        with suppress(pynvml.NVMLError_Uninitialized):
+            assert pynvml.nvmlDeviceGetCount() == 4
+            assert outcome.failed[0].trouble is Trouble.TIMEOUT
+            return
+    pytest.fail("the library was closed in ten tries")
 
 
 def test_a_silent_set_looks_like_a_success(actuator, device):

@@ -45,6 +45,12 @@ class Lanes:
             index: ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"gpu-{index}")
             for index in self._gpus
         }
+        self._unanswered: list[Future[float]] = []
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the driver is still at a change that nobody waited for any longer."""
+        return any(not job.done() for job in self._unanswered)
 
     @property
     def gpus(self) -> tuple[GpuInfo, ...]:
@@ -93,6 +99,7 @@ class Lanes:
 
     def _result(self, gpu: int, job: "Future[float]") -> float | ActuatorError:
         if not job.done():
+            self._unanswered.append(job)
             return ActuatorError(Trouble.TIMEOUT, f"no answer within {self._timeout_s:g} s", gpu)
         error = job.exception()
         if error is None or isinstance(error, ActuatorError):

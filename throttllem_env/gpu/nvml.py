@@ -218,5 +218,7 @@ class NvmlActuator(Lanes):
         super().close()
         if self._open:
             self._open = False
+            if self.under_way:  # a library that goes while a call is in it takes the process along
+                return
             with driver_errors("closing NVML"):
                 self._nvml.nvmlShutdown()
