@@ -13,9 +13,12 @@ from throttllem_env.prediction.ips import ProfileError
 from throttllem_env.serving import make_backend
 from throttllem_env.serving.vllm.stats import EngineStats
 from throttllem_env.traces import Trace
-from throttllem_env.types import Action
+from throttllem_env.types import Action, Telemetry
 
 LOOK_S = 0.2
+HOLD_S = 0.4
+"""Longer than an actuator puts a lower clock off."""
+LONGEST_PREFILL_S = 60.0
 TOGETHER = 8
 """Decode iterations to a row: a server tells of their ends when it gets to it, milliseconds late at times."""
 BURSTS_EVERY = 2
@@ -27,7 +30,8 @@ def measure_live(cells: Sequence[Cell], seconds: float) -> None:
 
     Args:
         cells: Which, those of a size together.
-        seconds: For each: half of it for the sweep of loads, the other half for the bursts.
+        seconds: For each: half of it for the sweep of loads, the other half for the bursts once their
+            prompts are computed.
 
     Raises:
         ProfileError: `seconds` is not above 0, or nothing could be seen of a cell.
@@ -50,11 +54,11 @@ def _measure(cell: Cell, backend: LiveBackend, seconds: float) -> None:
     action, blocks, engine = Action(cell.mhz, cell.size), cell.info.kv_blocks[cell.size], cell.scenario.engine
     clock_share = cell.mhz / cell.info.clocks_mhz[-1]
     bursts = list(burst_traces(blocks, engine, rng))[::BURSTS_EVERY]
-    traces = [(burst, 1.0 + seconds / 2 / len(bursts)) for burst in bursts]
-    traces.append((sweep_trace(blocks, engine, clock_share, rng, seconds / 2), 1.0 + seconds / 2))
+    sweep = sweep_trace(blocks, engine, clock_share, rng, seconds / 2)
     rows = []
-    for trace, until_s in traces:
-        steps = list(watch_live(backend, trace, action, cell.info.seed, blocks, until_s))
+    for trace in (*bursts, sweep):
+        watched_s = seconds / 2 if trace is sweep else seconds / 2 / len(bursts)
+        steps = list(watch_live(backend, trace, action, cell.info.seed, blocks, watched_s))
         rows.append(sample(steps, action, cell.info.noise, rng, known=False, together=TOGETHER))
     if not any(len(of_trace) for of_trace in rows):
         raise ProfileError(
@@ -64,9 +68,11 @@ def _measure(cell: Cell, backend: LiveBackend, seconds: float) -> None:
 
 
 def watch_live(
-    backend: LiveBackend, trace: Trace, action: Action, seed: int, blocks: int, until_s: float
+    backend: LiveBackend, trace: Trace, action: Action, seed: int, blocks: int, watched_s: float
 ) -> Iterator[Step]:
     """Serve a trace at one clock, and yield the iterations that ran at it.
+
+    Prompts that arrive all at once are computed at the top clock, or there would be time for nothing else.
 
     Args:
         backend: What to watch; is reset.
@@ -74,15 +80,17 @@ def watch_live(
         action: Clock and size.
         seed: Draws the prompts.
         blocks: KV blocks that the instance's requests can hold.
-        until_s: Stop then at the latest; earlier when all is served.
+        watched_s: How long to watch; less where all is served earlier.
     """
     telemetry = backend.reset(trace, seed)
+    if trace.arrival_s[0] == trace.arrival_s[-1]:
+        telemetry = _computed(backend, telemetry)
     # From below, for an actuator puts small steps down off.
     backend.apply(Action(backend.capabilities.clocks_mhz[0], action.size))
-    telemetry = backend.advance(LOOK_S)
+    telemetry = backend.advance(telemetry.time_s + HOLD_S)
     reports: list[EngineStats] = []
     backend.on_report = reports.append
-    steady = False
+    until_s, steady = max(telemetry.time_s, float(trace.arrival_s[0])) + watched_s, False
     while telemetry.time_s < until_s and not (telemetry.idle and telemetry.time_s >= trace.duration_s):
         backend.apply(action)
         telemetry = backend.advance(min(telemetry.time_s + LOOK_S, until_s))
@@ -91,6 +99,16 @@ def watch_live(
         if before and steady:
             yield from steps(seen, blocks)
     backend.on_report = lambda report: None
+
+
+def _computed(backend: LiveBackend, telemetry: Telemetry) -> Telemetry:
+    """Wait until everybody has a token, or as long as that may take."""
+    while telemetry.time_s < LONGEST_PREFILL_S:
+        telemetry = backend.advance(telemetry.time_s + LOOK_S)
+        running = telemetry.active.running
+        if len(running) and not len(telemetry.waiting) and running.generated_tokens.all():
+            break
+    return telemetry
 
 
 def steps(reports: Sequence[EngineStats], blocks: int) -> Iterator[Step]:
