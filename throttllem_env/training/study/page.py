@@ -28,8 +28,9 @@ blocks, paired, for a policy; over training seeds (Student's t) for a recipe. Wh
 in [agents-notes.md](agents-notes.md).
 
 Policies are chosen by held-out requests alone. But results on test blocks had been seen for four earlier
-policies while the search was still being designed (bursts, price, weights, starting rule, steps, generations),
-so the design is not innocent of them; and the rule that the search starts from was set by hand."""
+policies while the search was still being designed (bursts, price, weights, starting rule, steps,
+generations), so the design is not innocent of them; and the rule that the search starts from was set by
+hand."""
 
 
 @dataclass(slots=True)
