@@ -113,7 +113,7 @@ def test_a_minute_of_everything_but_the_silicon(nvml_double: Any) -> None:
         pytest.skip(f"all was served and restored, but {why}")
     assert clocks["locks_carried_out"] > clocks["clocks"] > 1
     assert clocks["followed"] > 0.9 * clocks["moments"] > 10, clocks
-    for row in found["tbt_by_clock"]:
+    for row in (each for each in found["tbt_by_clock"] if each["tokens"] > 500):
         assert row["tbt_s"] == pytest.approx(row["iteration_s"], rel=0.5), found["tbt_by_clock"]
     for energy in found["energy"].values():
         assert abs(energy["gap"]) < 0.01, found["energy"]
