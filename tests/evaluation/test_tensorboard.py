@@ -1,5 +1,6 @@
 """TensorBoard reads back what was written, and nothing of the run before."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ import pytest
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.plots.tradeoff import tradeoff_figure
 from throttllem_env.evaluation.results import results
-from throttllem_env.evaluation.tensorboard import HPARAM_METRICS, SERIES, run_name, write_tensorboard
+from throttllem_env.evaluation.tensorboard import (
+    HPARAM_METRICS,
+    LAYOUT,
+    SERIES,
+    TRADEOFF,
+    UNITS,
+    run_name,
+    write_tensorboard,
+)
+from throttllem_env.serving.timeline import Timeline
 from throttllem_env.training.events import CURVE_TAGS, VALIDATION_TAGS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -43,8 +53,38 @@ def test_time_series_are_those_of_the_run(folder: Path, comparison: Comparison) 
     for tag, column in SERIES.items():
         scalars = events.Scalars(tag)
         assert [s.step for s in scalars] == [int(t) for t in line.time_s]
-        np.testing.assert_allclose([s.value for s in scalars], line.column(column), rtol=1e-6)
+        expected = UNITS.get(tag, 1.0) * line.column(column)
+        np.testing.assert_allclose([s.value for s in scalars], expected, rtol=1e-6)
         assert scalars[-1].wall_time == pytest.approx(line.time_s[-1])
+
+
+def test_violations_stand_over_the_energy_that_was_spent(tmp_path: Path, comparison: Comparison) -> None:
+    run = comparison.runs[0]
+    seconds = 3000
+    violations = [0.0] * 1234 + [2.0] * 766 + [5.0] * 1000
+    line = Timeline(
+        **{column: [1.0] * seconds for column in SERIES.values()}
+        | {"time_s": [float(t) for t in range(seconds)], "energy_j": [700.0 * t for t in range(seconds)]}
+        | {"violations": violations}
+    )
+    late = replace(run, result=replace(run.result, timeline=line))
+    write_tensorboard(replace(comparison, runs=(late,)), tmp_path)
+    scalars = read(tmp_path / run_name(run.agent) / f"seed-{run.seed}").Scalars(TRADEOFF)
+    assert (scalars[0].step, scalars[0].value) == (0, 0.0)
+    assert (scalars[-1].step, scalars[-1].value) == (700 * 2999, 5.0)
+    # Both sides of a rise, so that it is drawn as a step.
+    assert {(700 * 1233, 0.0), (700 * 1234, 2.0), (700 * 1999, 2.0), (700 * 2000, 5.0)} <= {
+        (s.step, s.value) for s in scalars
+    }
+    assert len(scalars) < 120
+
+
+def test_each_chart_shows_the_series_that_it_names_and_no_other() -> None:
+    # TensorBoard takes a chart's tags for regular expressions that match anywhere.
+    known = {*SERIES, TRADEOFF, *CURVE_TAGS, *VALIDATION_TAGS}
+    charts = [tags for category in LAYOUT.values() for _, tags in category.values()]
+    for (wanted,) in charts:
+        assert [tag for tag in known if re.search(wanted, tag)] == [wanted]
 
 
 def test_hparams_table_has_a_row_per_run(folder: Path, comparison: Comparison) -> None:
@@ -71,11 +111,12 @@ def test_plot_and_layout_are_there(folder: Path) -> None:
     assert len(image.encoded_image_string) > 10_000
     (tensor,) = events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
-    assert layout.category[0].title == "Energy against violations"
+    assert layout.category[0].title == "Evaluation: energy against SLO violations"
     tags = {tag for c in layout.category for chart in c.chart for tag in chart.multiline.tag}
     # Trainings write the same layout, and their own series.
     of_trainings = {*CURVE_TAGS, *VALIDATION_TAGS}
-    assert tags <= {*SERIES, *of_trainings}
+    assert tags <= {*SERIES, TRADEOFF, *of_trainings}
+    assert TRADEOFF in tags
     assert tags & set(SERIES)
     assert tags & of_trainings
 

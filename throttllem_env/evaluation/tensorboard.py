@@ -20,7 +20,7 @@ SERIES = {
     "control/clock_mhz": "frequency_mhz",
     "control/size": "size",
     "control/gpus": "gpus",
-    "energy/energy_j": "energy_j",
+    "energy/energy_kj": "energy_j",
     "energy/power_w": "power_w",
     "load/batch": "batch",
     "load/kv_share": "kv_share",
@@ -28,6 +28,9 @@ SERIES = {
     "slo/violations": "violations",
 }
 """Tags of the time series, and the timeline's columns; the step is the second of the run."""
+
+UNITS = {"energy/energy_kj": 1e-3}
+"""What columns are multiplied by, where it is not 1: TensorBoard's axes would say 2e+5 joules."""
 
 HPARAM_METRICS = (
     "energy_j",
@@ -40,26 +43,32 @@ HPARAM_METRICS = (
 )
 """Metrics in the HParams table; each is a scalar of the run under `hparams/`."""
 
+TRADEOFF = "tradeoff/violations"
+"""Tag of the violations so far, with the joules spent so far in the step's place: down and left is better."""
+
 LAYOUT = {
-    "Energy against violations": {
-        "energy (J)": ["Multiline", ["energy/energy_j"]],
-        "violations so far": ["Multiline", ["slo/violations"]],
+    "Evaluation: energy against SLO violations": {
+        "violations so far, by joules spent": ["Multiline", [TRADEOFF]],
+        "kilojoules spent, by seconds": ["Multiline", ["energy/energy_kj"]],
+        "violations so far, by seconds": ["Multiline", ["slo/violations"]],
     },
-    "Control": {
+    "Training, by steps done": {
+        "power (W)": ["Multiline", ["training/power_w"]],
+        "late requests per request": ["Multiline", ["training/late_share"]],
+        "reward per second": ["Multiline", ["training/reward_per_s"]],
+    },
+    "Held-out requests while training, by steps done": {
+        "share of energy saved": ["Multiline", ["validation/saving"]],
+        "share of requests in time": ["Multiline", ["validation/slo_attainment"]],
+        "score: the best policy is kept": ["Multiline", ["validation/score"]],
+    },
+    "Control, by seconds": {
         "clock (MHz)": ["Multiline", ["control/clock_mhz"]],
         "GPUs allocated": ["Multiline", ["control/gpus"]],
     },
-    "Training": {
-        "power (W)": ["Multiline", ["training/power_w"]],
-        "late requests per request": ["Multiline", ["training/late_share"]],
-    },
-    "Held-out requests while training": {
-        "share of energy saved": ["Multiline", ["validation/saving"]],
-        "share of requests in time": ["Multiline", ["validation/slo_attainment"]],
-    },
 }
-"""Custom scalars: the two that are traded against each other side by side, all runs in each. Trainings write
-the same layout and the last two groups (`throttllem_env.training.events`)."""
+"""Custom scalars: what is traded against each other side by side, all runs in each. Trainings write the same
+layout and the middle two groups (`throttllem_env.training.events`)."""
 
 _EVENT_FILES = "events.out.tfevents.*"
 
@@ -120,11 +129,29 @@ def _write_series(writer: "SummaryWriter", timeline: Timeline) -> None:
     """Time series; the clock of the events is that of the run, so that "relative" shows its time."""
     from tensorboardX.proto.summary_pb2 import Summary
 
-    columns = {tag: getattr(timeline, column) for tag, column in SERIES.items()}
+    columns = {
+        tag: [UNITS.get(tag, 1.0) * value for value in getattr(timeline, column)]
+        for tag, column in SERIES.items()
+    }
     for row, time_s in enumerate(timeline.time_s):
         # One event for all tags: an event each would take an hour's trace half a minute.
         values = [Summary.Value(tag=tag, simple_value=column[row]) for tag, column in columns.items()]
         writer.file_writer.add_summary(Summary(value=values), int(time_s), time_s)
+    for row in _telling_rows(timeline):
+        value = Summary.Value(tag=TRADEOFF, simple_value=timeline.violations[row])
+        writer.file_writer.add_summary(
+            Summary(value=[value]), int(timeline.energy_j[row]), timeline.time_s[row]
+        )
+
+
+def _telling_rows(timeline: Timeline) -> list[int]:
+    """Rows that draw the violations: both sides of every rise, the ends, and a hundred or so between."""
+    import numpy as np
+
+    rises = np.flatnonzero(np.diff(timeline.violations))
+    last = len(timeline.time_s) - 1
+    regular = np.arange(0, last + 1, max(last // 100, 1))
+    return [int(row) for row in np.unique(np.concatenate([regular, rises, rises + 1, [last]])) if row >= 0]
 
 
 def _write_hparams(writer: "SummaryWriter", comparison: Comparison, run: Run) -> None:
