@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,8 +67,14 @@ def add_bounds(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser; see `browser.py`. Skipped where there is none, on CI only if it was not to be had."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    """A browser, by `scripts/headless.py`. Skipped where there is none, on CI only if it was not to be had."""
+    spec = spec_from_file_location("headless", Path(__file__).parents[3] / "scripts" / "headless.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    program = module.find_chromium()
     if program is None:
         if why := os.environ.get("NO_CHROMIUM"):  # .ci/run has tried
             pytest.skip(f"no Chromium: {why}")
@@ -77,11 +82,5 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if os.environ.get("CI", "").lower() in ("true", "1"):
             pytest.fail(reason)
         pytest.skip(reason)
-    spec = spec_from_file_location("browser", Path(__file__).parent / "browser.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
     with module.Chromium(program, tmp_path_factory.mktemp("profile")) as browser:
         yield browser

@@ -1,8 +1,12 @@
-"""Drives a headless Chromium through its DevTools protocol: what a page says, shows and complains of."""
+"""Drives a headless Chromium through its DevTools protocol: what a page says, shows and complains of.
+
+For `dashboard_screenshot.py`, and for tests of pages that the project makes.
+"""
 
 import asyncio
 import base64
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
@@ -26,12 +30,26 @@ FLAGS = (
 )
 PATIENCE_S = 240.0
 """How long anything may take on the busiest machine."""
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+READY = "document.body?.dataset.ready === 'yes'"
+"""How a page of `throttllem report` says that it is ready."""
+
+
+def find_chromium() -> str | None:
+    """Where the first of `PROGRAMS` is, None if none is installed."""
+    return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
 class Chromium:
-    """A browser for as long as the context lasts."""
+    """A browser for as long as the context lasts; only the process started here is ended."""
 
     def __init__(self, program: str, profile: Path) -> None:
+        """Start it.
+
+        Args:
+            program: The executable.
+            profile: An empty folder for its files.
+        """
         self._profile = profile
         command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -47,18 +65,39 @@ class Chromium:
             self._process.kill()
             self._process.wait()
 
-    def visit(self, url: str, width_px: int, look: "Callable[[Tab], Awaitable[Any]]") -> Any:
-        """Open a page in a new tab of a given width, and look at it when it is ready."""
-        return asyncio.run(self._visit(url, width_px, look))
+    def visit(
+        self,
+        url: str,
+        width_px: int,
+        look: "Callable[[Tab], Awaitable[Any]]",
+        height_px: int = 844,
+        ready: str = READY,
+    ) -> Any:
+        """Open a page in a new tab, and look at it when it is ready.
 
-    async def _visit(self, url: str, width_px: int, look: "Callable[[Tab], Awaitable[Any]]") -> Any:
+        Args:
+            url: The page.
+            width_px: Width of the window; below 600 it is a telephone's.
+            look: Asks the tab, and returns what is returned here.
+            height_px: Height of the window.
+            ready: JavaScript that is true once the page is ready.
+
+        Raises:
+            RuntimeError: Chromium ended, or the page's JavaScript failed.
+            TimeoutError: The page is not ready within `PATIENCE_S`.
+        """
+        return asyncio.run(self._visit(url, (width_px, height_px), ready, look))
+
+    async def _visit(
+        self, url: str, size_px: tuple[int, int], ready: str, look: "Callable[[Tab], Awaitable[Any]]"
+    ) -> Any:
         port = self._port()
         async with aiohttp.ClientSession() as session:
             async with session.put(f"http://127.0.0.1:{port}/json/new?about:blank") as response:
                 target = await response.json(content_type=None)
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 tab = Tab(socket)
-                await tab.open(url, width_px)
+                await tab.open(url, size_px, ready)
                 result = await look(tab)
                 await tab.send("Page.close")
                 return result
@@ -83,17 +122,20 @@ class Tab:
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Take over a tab's DevTools socket."""
         self.complaints: list[str] = []
         self._socket = socket
         self._number = 0
 
-    async def open(self, url: str, width_px: int) -> None:
+    async def open(self, url: str, size_px: tuple[int, int], ready: str) -> None:
+        """Go to a page in a window of a given width and height, and wait until it is ready."""
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.send(f"{domain}.enable")
-        size = {"width": width_px, "height": 844, "deviceScaleFactor": 1, "mobile": width_px < 600}
+        width_px, height_px = size_px
+        size = {"width": width_px, "height": height_px, "deviceScaleFactor": 1, "mobile": width_px < 600}
         await self.send("Emulation.setDeviceMetricsOverride", **size)
         await self.send("Page.navigate", url=url)
-        await self.until("document.body?.dataset.ready === 'yes'")
+        await self.until(ready)
 
     async def send(self, method: str, **parameters: Any) -> Any:
         """Send a command; what else comes before its answer is noted."""
@@ -101,7 +143,10 @@ class Tab:
         await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                message = json.loads((await self._socket.receive()).data)
+                received = await self._socket.receive()
+                if received.type is not aiohttp.WSMsgType.TEXT:
+                    raise RuntimeError(f"{method}: Chromium closed the tab")
+                message = json.loads(received.data)
                 if message.get("id") == self._number:
                     if "error" in message:
                         raise RuntimeError(f"{method}: {message['error']}")
