@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--logdir", type=Path, default=Path("out"), help="events are below (%(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("tensorboard.png"), help="PNG (%(default)s)")
     parser.add_argument("--width", type=int, default=1480, help="of the window, pixels (%(default)s)")
-    parser.add_argument("--height", type=int, default=1130, help="of the window, pixels (%(default)s)")
+    parser.add_argument("--height", type=int, default=1150, help="of the window, pixels (%(default)s)")
     given = parser.parse_args(arguments)
     program = find_chromium()
     if program is None:

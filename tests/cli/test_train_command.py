@@ -43,7 +43,11 @@ def test_events_are_laid_out_as_those_of_a_comparison(throttllem: Any) -> None:
     events.Reload()
     assert [event.step for event in events.Scalars("training/power_w")] == [128, 256]
     assert [event.step for event in events.Scalars("validation/slo_attainment")] == [128, 256]
-    assert all(event.value >= 0 for event in events.Scalars("training/late_share"))
+    assert all(0 <= event.value <= 100 for event in events.Scalars("training/late_percent"))
+    for late, in_time in zip(
+        events.Scalars("validation/late_percent"), events.Scalars("validation/slo_attainment"), strict=True
+    ):
+        assert late.value == pytest.approx(100 * (1 - in_time.value), abs=1e-3)
     assert "learner/train_value_loss" in events.Tags()["scalars"]
     shown = {tag for charts in LAYOUT.values() for chart in charts.values() for tag in chart[1]}
     assert {tag for tag in shown if tag.startswith(("training/", "validation/"))} <= set(

@@ -25,7 +25,7 @@ def logdir(tmp_path: Path) -> Path:
     """Two runs with a point each."""
     for name in ("one", "two"):
         with SummaryWriter(str(tmp_path / "out" / name)) as writer:
-            writer.add_scalar("energy/energy_kj", 1.0, 0)
+            writer.add_scalar("energy/megajoules", 1.0, 0)
     return tmp_path / "out"
 
 

@@ -20,7 +20,7 @@ SERIES = {
     "control/clock_mhz": "frequency_mhz",
     "control/size": "size",
     "control/gpus": "gpus",
-    "energy/energy_kj": "energy_j",
+    "energy/megajoules": "energy_j",
     "energy/power_w": "power_w",
     "load/batch": "batch",
     "load/kv_share": "kv_share",
@@ -29,7 +29,7 @@ SERIES = {
 }
 """Tags of the time series, and the timeline's columns; the step is the second of the run."""
 
-UNITS = {"energy/energy_kj": 1e-3}
+UNITS = {"energy/megajoules": 1e-6}
 """What columns are multiplied by, where it is not 1: TensorBoard's axes would say 2e+5 joules."""
 
 HPARAM_METRICS = (
@@ -49,17 +49,17 @@ TRADEOFF = "tradeoff/violations"
 LAYOUT = {
     "Evaluation: energy against SLO violations": {
         "violations so far, by joules spent": ["Multiline", [TRADEOFF]],
-        "kilojoules spent, by seconds": ["Multiline", ["energy/energy_kj"]],
+        "megajoules spent, by seconds": ["Multiline", ["energy/megajoules"]],
         "violations so far, by seconds": ["Multiline", ["slo/violations"]],
     },
-    "Training, by steps done": {
+    "Training, while it learns, by steps done": {
         "power (W)": ["Multiline", ["training/power_w"]],
-        "late requests per request": ["Multiline", ["training/late_share"]],
+        "late requests (%)": ["Multiline", ["training/late_percent"]],
         "reward per second": ["Multiline", ["training/reward_per_s"]],
     },
-    "Held-out requests while training, by steps done": {
-        "share of energy saved": ["Multiline", ["validation/saving"]],
-        "share of requests in time": ["Multiline", ["validation/slo_attainment"]],
+    "Training, its policies on held-out requests, by steps done": {
+        "energy saved (%)": ["Multiline", ["validation/saved_percent"]],
+        "late requests (%)": ["Multiline", ["validation/late_percent"]],
         "score: the best policy is kept": ["Multiline", ["validation/score"]],
     },
     "Control, by seconds": {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 CURVE_TAGS = {
     "training/power_w": "power_w",
-    "training/late_share": "late_share",
+    "training/late_percent": "late_share",
     "training/reward_per_s": "reward_per_s",
     "training/price": "price",
     "training/load": "load",
@@ -21,10 +21,14 @@ CURVE_TAGS = {
 
 VALIDATION_TAGS = {
     "validation/energy_j": "energy_j",
-    "validation/saving": "saving",
+    "validation/saved_percent": "saving",
+    "validation/late_percent": "late_share",
     "validation/slo_attainment": "slo_attainment",
     "validation/score": "score",
 }
+
+UNITS = {"training/late_percent": 100.0, "validation/saved_percent": 100.0, "validation/late_percent": 100.0}
+"""What columns are multiplied by, where it is not 1: TensorBoard's axes round 0.9995 to 1."""
 
 
 class Events:
@@ -59,13 +63,14 @@ class Events:
 
     def validation(self, found: Validation) -> None:
         """An evaluation on held-out requests."""
-        self._scalars(VALIDATION_TAGS, found.plain(), found.steps)
+        row = {**found.plain(), "late_share": 1 - found.slo_attainment}
+        self._scalars(VALIDATION_TAGS, row, found.steps)
         self._writer.flush()
 
     def _scalars(self, tags: Mapping[str, str], row: Mapping[str, Any], steps: int) -> None:
         for tag, column in tags.items():
             if row.get(column, "") != "":
-                self._writer.add_scalar(tag, float(row[column]), steps)
+                self._writer.add_scalar(tag, UNITS.get(tag, 1.0) * float(row[column]), steps)
 
     def hparams(self, values: Mapping[str, Any], best: Validation) -> None:
         """The training's row of the HParams table."""
