@@ -1,12 +1,12 @@
-r"""A picture of TensorBoard's custom scalars, taken in a headless Chromium.
+"""A picture of TensorBoard's custom scalars, taken in a headless Chromium.
 
     python scripts/dashboard_screenshot.py --logdir out --picture docs/images/tensorboard.png
 
 docs/images/tensorboard.png, a training and a comparison in one TensorBoard, came of
 
     throttllem train --algo ppo --load 0.5 --steps 300000 --out out/ppo
-    throttllem compare --load 0.5 --duration 1800 --out out/compare \
-        --agents max-frequency,static-frequency:mhz=900,throttllem,throttllem-energy,learned,linucb,pid
+    AGENTS=max-frequency,static-frequency:mhz=900,throttllem,throttllem-energy,learned,linucb,out/ppo/model.zip
+    throttllem compare --load 0.5 --duration 1800 --agents $AGENTS --out out/compare
     python scripts/dashboard_screenshot.py --logdir out --picture docs/images/tensorboard.png
 
 TensorBoard and Chromium are started for it and ended after it. Needs Chromium and the extra `dev`; nothing is

@@ -67,7 +67,7 @@ def add_bounds(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser, by `scripts/headless.py`. Skipped where there is none, on CI only if it was not to be had."""
+    """By `scripts/headless.py`. Skipped where there is none, on CI only if it was not to be had."""
     spec = spec_from_file_location("headless", Path(__file__).parents[3] / "scripts" / "headless.py")
     assert spec is not None
     assert spec.loader is not None
