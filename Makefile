@@ -31,7 +31,7 @@ unit: $(VENV)/.dev ## Run the tests that need no vLLM (TEST_ARGS=)
 		--running 4 --decisions 10 > /dev/null
 	$(BIN)/python -m pytest -m 'not live' $(TEST_ARGS)
 
-# One thread per process: two of them share the cores, and nothing here computes. Tests of a group share servers,
+# One thread per process: two of them share the cores, and nothing here computes. Tests of a file share servers,
 # and so a process. Other tests need what is not installed beside vLLM, so they are not even collected. Only CI
 # insists on vLLM.
 live: ## Run the tests that need vLLM's engine, in an environment of their own (TEST_ARGS=)
@@ -40,7 +40,7 @@ live: ## Run the tests that need vLLM's engine, in an environment of their own (
 	else echo 'SKIPPED the tests of live engines: vLLM cannot be installed here (see above)'; fi
 
 live-tests:
-	OMP_NUM_THREADS=1 $(LIVE)/bin/python -m pytest -m live --hypothesis-profile=live --dist loadgroup \
+	OMP_NUM_THREADS=1 $(LIVE)/bin/python -m pytest -m live --hypothesis-profile=live --dist loadfile \
 		$(TEST_ARGS) $$(grep -rl --include='test_*.py' 'mark\.live' tests)
 
 lint: $(VENV)/.dev ## Check style, types and the order of the rooms

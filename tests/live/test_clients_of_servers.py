@@ -24,8 +24,7 @@ from throttllem_env.live.gpus_of import emulated_gpus
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.vllm.model_files import write_config, write_tokenizer
 
-# One process gets them all: starting servers is what takes the time.
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("clients")]
+pytestmark = pytest.mark.live
 
 KEY = "secret-of-the-test"
 MODEL = load_scenario("llama2-13b-a100").model
@@ -208,8 +207,8 @@ def test_streams_of_an_engine_that_is_gone_or_stuck_are_told_and_the_service_rec
             os.kill(cores(service)[0], number)
             told = time.monotonic()
             rest = await reply.read()
-            assert b"[DONE]" not in rest
-            assert b'"error"' in rest
+            assert b'"error"' in rest  # the gateway's, or vLLM's own if it notices before
+            assert b'"finish_reason":"length"' not in rest
             assert time.monotonic() - told < PATIENCE_S / 2
         waiting = await streamed(session)  # until the next server is there
         assert waiting[-1]["usage"]["completion_tokens"] == 4

@@ -41,7 +41,7 @@ def examples(count: int) -> settings:
     return settings(max_examples=min(count, settings.default.max_examples), deadline=None)
 
 
-REAL = pytest.param("vllm", marks=[pytest.mark.live, pytest.mark.xdist_group("vllm")])  # servers are shared
+REAL = pytest.param("vllm", marks=pytest.mark.live)
 VIRTUAL = [pytest.param(name, marks=pytest.mark.live) if "vllm" in name else name for name in BACKENDS]
 
 
