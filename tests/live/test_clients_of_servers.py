@@ -198,7 +198,8 @@ def test_a_thousand_clients_at_once_get_what_they_asked_for(service: Service, ca
 def test_streams_of_an_engine_that_is_gone_or_stuck_are_told_and_the_service_recovers(
     service: Service, call: Any, number: signal.Signals
 ) -> None:
-    lost = service.metrics()["throttllem_servers_lost_total"]
+    name = "throttllem_servers_lost_total"
+    lost = service.metrics()[name]
 
     async def scene(session: ClientSession) -> None:
         async with session.post(COMPLETIONS, json=body(stream=True, max_tokens=MAX_LEN - 10)) as reply:
@@ -210,11 +211,13 @@ def test_streams_of_an_engine_that_is_gone_or_stuck_are_told_and_the_service_rec
             assert b'"error"' in rest  # the gateway's, or vLLM's own if it notices before
             assert b'"finish_reason":"length"' not in rest
             assert time.monotonic() - told < PATIENCE_S / 2
+        # Until then vLLM itself answers, with an error.
+        service.wait(lambda: service.metrics()[name] == lost + 1, "the server is given up")
         waiting = await streamed(session)  # until the next server is there
         assert waiting[-1]["usage"]["completion_tokens"] == 4
 
     call(scene)
-    assert service.metrics()["throttllem_servers_lost_total"] == lost + 1
+    assert service.metrics()[name] == lost + 1
 
 
 def cores(service: Service) -> list[int]:
