@@ -1,6 +1,6 @@
 """What MkDocs does not do by itself: reference pages from the code, and pages that the menu does not name.
 
-MkDocs calls `on_config` and `on_files` (hooks in `mkdocs.yml`); `make docs` runs it.
+MkDocs calls `on_startup`, `on_config` and `on_files` (hooks in `mkdocs.yml`); `make docs` runs it.
 """
 
 import shutil
@@ -46,6 +46,11 @@ A scenario says what is served, on what, for whom, and how it may be controlled.
 This page is made from the schema, `throttllem_env/scenario.py`.
 How to write one for other hardware: [Add a GPU or a model](hardware.md).
 """
+
+
+def on_startup(command: str, dirty: bool) -> None:
+    """Make the folder that mkdocstrings looks into: at its start it drops those that are not there."""
+    SOURCE.parent.mkdir(parents=True, exist_ok=True)
 
 
 def on_config(config: Any) -> Any:
