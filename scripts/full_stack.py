@@ -10,9 +10,7 @@ minute more than the trace. Exits with status 1 where something does not hold.
 """
 
 import argparse
-import datetime
 import json
-import shlex
 import sys
 import tempfile
 from importlib.util import module_from_spec, spec_from_file_location
@@ -21,7 +19,7 @@ from typing import Any
 
 from throttllem_env.cli.console import output, text_table
 from throttllem_env.evaluation.full_stack.run import Stack, document, run
-from throttllem_env.evaluation.realtime.host import cores
+from throttllem_env.evaluation.realtime.host import made_by, write_measurement
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.workload import prepare_workload
 
@@ -92,16 +90,9 @@ def main() -> int:
     parser.add_argument("--agent", default="throttllem")
     parser.add_argument("--out", type=Path, help="file for the results, JSON")
     given = parser.parse_args()
-    found = {
-        "command": shlex.join(["python", "scripts/full_stack.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cores": cores(),
-        "load": given.load,
-    } | measured(given)
+    found = made_by("scripts/full_stack.py", given.load) | measured(given)
     show(found)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_measurement(found, given.out)
     for name in wrong(found):
         print(f"does not hold: {name}", file=sys.stderr)
     return 1 if wrong(found) else 0

@@ -11,9 +11,7 @@ off.
 """
 
 import argparse
-import datetime
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 from throttllem_env.cli.console import output, text_table
 from throttllem_env.evaluation.realtime.gap import document, worst_gap
-from throttllem_env.evaluation.realtime.host import cores
+from throttllem_env.evaluation.realtime.host import made_by, write_measurement
 from throttllem_env.evaluation.realtime.play import Order, serve_again, serve_itself, serve_live
 from throttllem_env.live.backend import LiveBackend
 from throttllem_env.scenario import load_scenario
@@ -81,16 +79,9 @@ def main() -> int:
     parser.add_argument("--virtual", default="vllm-emulated", help="the backend in virtual time")
     parser.add_argument("--out", type=Path, help="file for the results, JSON")
     given = parser.parse_args()
-    found = {
-        "command": shlex.join(["python", "scripts/realtime_gap.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cores": cores(),
-        "load": given.load,
-    } | measured(given)
+    found = made_by("scripts/realtime_gap.py", given.load) | measured(given)
     show(found)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_measurement(found, given.out)
     kept = found["conservation"]
     wrong = [name for name in ("lost", "duplicated", "incomplete", "unaccounted_tokens") if kept[name]]
     gap = worst_gap(found["latency"])

@@ -1,9 +1,14 @@
 """How well this machine keeps real time: what is late for want of a core shows in every latency."""
 
+import datetime
+import json
 import os
+import shlex
+import sys
 import threading
 import time
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -47,3 +52,30 @@ class Overshoot:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def made_by(script: str, load: float) -> dict[str, Any]:
+    """What stands at the head of a measurement on this machine: the command, the day, the cores, the load.
+
+    Args:
+        script: The script that measures, as it is called from the repository.
+        load: Share of the rated load.
+    """
+    return {
+        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cores": cores(),
+        "load": load,
+    }
+
+
+def write_measurement(found: dict[str, Any], path: Path | None) -> None:
+    """Keep a measurement as JSON.
+
+    Args:
+        found: Plain values.
+        path: The file, whose folder is made; None to keep nothing.
+    """
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
