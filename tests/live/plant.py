@@ -135,6 +135,11 @@ class Plant:
     def say(self, line: str) -> None:
         self.said.append(line)
 
+    def read_mhz(self, gpu: int) -> int | None:
+        """The clock in the latest reading, which follows a lock only once the lock has been read back."""
+        reading = self.desk.readings.get(gpu)
+        return None if reading is None else reading.sm_mhz
+
     def activate(self, server: Server) -> Server:
         """Make a server the active one; the old one, if there is one, drains."""
         old, self.pool.active = self.pool.active, server

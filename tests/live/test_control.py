@@ -199,7 +199,7 @@ def test_stale_telemetry_leads_to_the_top_clock(rig: ModuleType, plant: ModuleTy
         p, loop = made(plant, controller)
         await p.node.look()
         async with running(loop):
-            await rig.eventually(lambda: p.gpus.mhz[0] == 990, "it is obeyed")
+            await rig.eventually(lambda: p.read_mhz(0) == 990, "it is obeyed, and read back")
             p.clock.now_s += 10
             await rig.eventually(lambda: p.gpus.mhz[0] == 1410, "the top clock is set")
             asked = len(controller.seen)
@@ -240,7 +240,7 @@ def test_a_watchdog_inside_learns_how_old_telemetry_is(rig: ModuleType, plant: M
         controller.reset(Assignment(p.scenario, slo, lengths(), 0))
         await p.node.look()
         async with running(loop):
-            await rig.eventually(lambda: p.gpus.mhz[0] == 990, "the agent is obeyed")
+            await rig.eventually(lambda: p.read_mhz(0) == 990, "the agent is obeyed, and the clock read back")
             p.clock.now_s += 15
             await rig.eventually(lambda: controller.overriding, "the watchdog takes over")
             await rig.eventually(lambda: p.gpus.mhz[0] == 1410, "the top clock is set")

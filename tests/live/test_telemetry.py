@@ -1,4 +1,7 @@
-"""Telemetry of live servers is what the simulators' is, or there is none."""
+"""Telemetry of live servers is what the simulators' is, or there is none.
+
+Plants are dry here: nobody locks a clock, so GPUs are read only when a test asks for it.
+"""
 
 import asyncio
 from types import ModuleType
@@ -16,7 +19,7 @@ from throttllem_env.types import InstanceState, Telemetry
 
 def test_it_has_requests_tokens_blocks_clock_and_energy(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         await p.node.look()
         p.sent(100, 20)
         p.clock.now_s += 1
@@ -55,7 +58,7 @@ def test_lengths_that_requests_ask_for_change_nothing(rig: ModuleType, plant: Mo
     order = np.random.default_rng(0).permutation(12)
 
     async def shown(lengths: list[int]) -> tuple[Telemetry, bytes]:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         upstream = rig.FakeVllm(iteration_s=1000.0)
         async with rig.serving(upstream) as url, rig.fronted(p.gateway) as stage:
             server = p.activate(plant.Server(url, 4, (0, 1, 2, 3)))
@@ -92,7 +95,7 @@ def test_lengths_that_requests_ask_for_change_nothing(rig: ModuleType, plant: Mo
 
 def test_others_warm_and_drain(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         old = p.pool.active
         p.sent(30, 5)
         p.pool.warming = plant.Server("http://127.0.0.1:2", 2, (4, 5), InstanceState.WARMING, p.clock.now_s)
@@ -114,7 +117,7 @@ def test_others_warm_and_drain(rig: ModuleType, plant: ModuleType) -> None:
 
 def test_what_is_missing_or_too_old_is_an_error(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
 
         def refused(source: str, words: str) -> None:
             with pytest.raises(TelemetryError, match=words) as caught:
@@ -152,7 +155,7 @@ def test_what_is_missing_or_too_old_is_an_error(rig: ModuleType, plant: ModuleTy
 
 def test_news_of_an_interval_without_telemetry_are_kept(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         p.sent(10, 2)
         with pytest.raises(TelemetryError):
             p.telemeter.take()
@@ -164,7 +167,7 @@ def test_news_of_an_interval_without_telemetry_are_kept(rig: ModuleType, plant: 
 
 def test_a_parked_clock_says_nothing_and_the_slowest_gpu_rules(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         await p.node.look()
         p.gpus.mhz[2] = 996  # the nearest that the scenario knows is 990
         await p.node.look()
@@ -178,7 +181,7 @@ def test_a_parked_clock_says_nothing_and_the_slowest_gpu_rules(rig: ModuleType, 
 
 def test_the_queues_head_is_looked_at_alone_and_takes_no_news(rig: ModuleType, plant: ModuleType) -> None:
     async def scene() -> None:
-        p = plant.Plant()
+        p = plant.Plant(writes=False)
         await p.node.look()
         entries = [p.ledger.arrive(n) for n in (7, 8, 9)]
         assert p.telemeter.look(entries[1]).queue.prompt_tokens.tolist() == [8]
