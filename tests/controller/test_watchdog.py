@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from throttllem_env.baselines.static_frequency import StaticFrequency
 from throttllem_env.controller import Assignment, ControllerError, make_controller
 from throttllem_env.controller.attainment import AttainmentWindow
-from throttllem_env.controller.watchdog import Watchdog, WatchdogEvent, events_of
+from throttllem_env.controller.watchdog import Watchdog, WatchdogEvent, events_of, overruled_s
 from throttllem_env.evaluation.runner import RunResult, run_controller
 from throttllem_env.scenario import Scenario
 from throttllem_env.serving.workload import prepare_workload
@@ -201,6 +201,17 @@ def test_listeners_hear_of_events_at_once_and_can_read_them(
 def test_wrong_values_are_named(wrong: str, message: str) -> None:
     with pytest.raises(ControllerError, match=message):
         make_controller(f"max-frequency+watchdog:{wrong}")
+
+
+@pytest.mark.parametrize(
+    ("times_s", "expected_s"), [((), 0.0), ((10.0,), 90.0), ((10.0, 25.0), 15.0), ((10.0, 25.0, 60.0), 55.0)]
+)
+def test_the_time_it_ruled_is_from_each_take_over_to_its_end_or_the_runs(
+    times_s: tuple[float, ...], expected_s: float
+) -> None:
+    reasons = ("age", "quiet", "attainment")
+    events = [WatchdogEvent(t, reason, 1.0, 0, 0.0) for t, reason in zip(times_s, reasons, strict=False)]  # type: ignore[arg-type]
+    assert overruled_s(events, 100.0) == expected_s
 
 
 Second = tuple[int, int, int]

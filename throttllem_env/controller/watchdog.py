@@ -1,7 +1,7 @@
 """The SLO watchdog: takes the clock away from an agent that misses deadlines or sees the past."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -169,3 +169,20 @@ def events_of(controller: Controller) -> tuple[WatchdogEvent, ...]:
     """
     found = [e for layer in layers(controller) if isinstance(layer, Watchdog) for e in layer.events]
     return tuple(sorted(found, key=lambda event: event.time_s))
+
+
+def overruled_s(events: Iterable[WatchdogEvent], end_s: float) -> float:
+    """For how long a watchdog did not obey its agent, seconds.
+
+    Args:
+        events: Of one watchdog, by time.
+        end_s: End of the run, seconds since its start.
+    """
+    total_s, since_s = 0.0, end_s
+    for event in events:
+        if event.takes_over:
+            since_s = event.time_s
+        else:
+            total_s += event.time_s - since_s
+            since_s = end_s
+    return total_s + max(end_s - since_s, 0.0)

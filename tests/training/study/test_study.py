@@ -9,7 +9,14 @@ from throttllem_env.scenario import load_scenario
 from throttllem_env.traces import load_trace
 from throttllem_env.traces.parquet import write_parquet
 from throttllem_env.training.folder import VALIDATIONS
-from throttllem_env.training.study.conditions import PHYSICS_ERROR, conditions, spike, watched
+from throttllem_env.training.study.conditions import (
+    PHYSICS_ERROR,
+    Condition,
+    conditions,
+    hard_conditions,
+    spike,
+    watched,
+)
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
 from throttllem_env.training.study.evaluate import best_training
 from throttllem_env.training.study.evaluate import test_cases as cases_of_test
@@ -90,11 +97,43 @@ def test_conditions_change_what_they_say_and_nothing_else(tmp_path: Path) -> Non
     assert Path(spiked.trace).is_file()
 
 
-def test_a_watchdog_stands_inside_of_what_a_condition_wraps() -> None:
-    assert watched(["a"], "+stale:delay_s=5") == {
+def test_hard_conditions_make_answers_longer_where_they_are_served_and_put_faults_together(
+    tmp_path: Path,
+) -> None:
+    write_parquet(load_trace("azure-conv-like", seed=3), tmp_path / "conv.parquet")
+    base = ContestCase("conv", str(tmp_path / "conv.parquet"), 0.7)
+    found = {c.case.name: c for c in hard_conditions(base, tmp_path / "conditions")}
+    longer = found["answers 2 times as long as lengths were learned from, load 0.5"].case
+    was, now = load_trace(base.trace), load_trace(longer.trace)
+    for split, factor in (("test", 2), ("train", 1)):
+        known, served = was.split(split), now.split(split)  # type: ignore[arg-type]
+        assert (served.output_tokens == factor * known.output_tokens).all()
+        assert (served.prompt_tokens == known.prompt_tokens).all()
+    several = found["15 % slower, load doubles, telemetry 8 s old"]
+    assert load_scenario(several.case.scenario).deviation.decode_time == 1 + PHYSICS_ERROR
+    assert several.suffix == "+stale:delay_s=8"
+    assert several.case.load > base.load
+    assert found["telemetry 30 s old, the watchdog's not"].within == "+stale:delay_s=30"
+
+
+def test_a_watchdog_stands_inside_of_what_a_condition_wraps_and_outside_of_what_it_is_spared() -> None:
+    assert watched(["a"], Condition(CASE, suffix="+stale:delay_s=5")) == {
         "a+stale:delay_s=5": "a",
         "a+watchdog+stale:delay_s=5": "a+watchdog",
     }
+    assert watched(["a"], Condition(CASE, within="+stale:delay_s=5")) == {
+        "a+stale:delay_s=5": "a",
+        "a+stale:delay_s=5+watchdog": "a+watchdog",
+    }
+
+
+def test_a_standing_says_for_how_long_a_watchdog_ruled() -> None:
+    agent = "static-frequency:mhz=210,size=1"
+    found = contest(CASE, [agent, f"{agent}+watchdog:least_requests=5"], seeds=1)
+    alone, guarded = found[agent], found[f"{agent}+watchdog:least_requests=5"]
+    assert alone.overruled == 0
+    assert 0 < guarded.overruled < 1
+    assert guarded.late < alone.late
 
 
 def test_test_cases_are_of_test_blocks_and_never_with_true_lengths(tmp_path: Path) -> None:
@@ -137,21 +176,28 @@ def test_learning_curves_are_read_and_the_best_is_the_best_on_held_out_requests(
 def test_the_page_has_every_table_and_marks_who_wins(tmp_path: Path) -> None:
     reference = standing(1.0, 3, REFERENCE)
     mine = standing(0.9, 2)
-    keep_transfer([Transfer("conv 0.5", 300.0, 50, (1000.0, 1000.5), (1, 1), "0.32")], "mine", tmp_path)
+    guarded = replace(standing(1.08, 1), overruled=0.125)
+    transfers = [
+        Transfer("conv 0.5", 300.0, 50, (1000.0, 1000.5), (1, 1), "0.32", (2, 3)),
+        Transfer("conv 0.7", 300.0, 70, (1000.0, 1000.0), (0, 0), "0.32"),
+    ]
+    keep_transfer(transfers, "mine", tmp_path)
     study = Study(
-        {"mine": "learned", REFERENCE: REFERENCE},
+        {"mine": "learned", REFERENCE: REFERENCE, "mine+watchdog": "learned+watchdog"},
         "mine",
         [{REFERENCE: reference, "mine": mine}],
         {"searched": [[mine, standing(0.96, 1)]]},
         [Training("searched", 0, [1e6, 2e6], [-0.9, -0.8], [0.3, 0.4], [0.99, 0.995])],
-        [{REFERENCE: reference, "mine": mine}],
+        [{REFERENCE: replace(reference, energy=1.2), "mine": mine, "mine+watchdog": guarded}],
     )
     page, picture = write_agents_page(study, read_transfer(tmp_path), tmp_path / "docs")
     text = page.read_text()
     assert "| calm | learned | 1000 | 99.70 % | **90.0 % [89.0, 91.0], 99.80 % (+0.10)** |" in text
     assert "1 of 1 cases" in text
     assert "| 93.0 % [54.9, 131.1] | +0.15 [-0.49, +0.79] | 1 of 2 |" in text
-    assert "| conv 0.5 | 300 s | 50 | 1.00 kJ, 1.00 kJ | +0.0500 % | 1, 1 |" in text
+    assert "| calm | 100.0 %, 99.70 % | 75.0 %, 99.80 % | 90.0 %, 99.90 % (12 %) |" in text
+    assert "| conv 0.5 | 300 s | 50 | 1.00 kJ, 1.00 kJ | +0.0500 % | 1, 1 | 2, 3 |" in text
+    assert "| conv 0.7 | 300 s | 70 | 1.00 kJ, 1.00 kJ | +0.0000 % | 0, 0 | not counted |" in text
     assert picture.is_file()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from throttllem_env.controller.watchdog import overruled_s
 from throttllem_env.evaluation.bootstrap import Interval, paired, ratio_interval, saving
 from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.results import agent_blocks
@@ -73,6 +74,7 @@ class Standing:
         points: Percentage points of attainment above the reference's.
         points_interval: Its 95 % interval.
         attained: Whether all SLOs held in all replicas.
+        overruled: Share of the time in which a watchdog did not obey the agent.
     """
 
     agent: str
@@ -85,6 +87,7 @@ class Standing:
     points: float
     points_interval: Interval | None
     attained: bool
+    overruled: float = 0.0
 
     @property
     def attainment(self) -> float:
@@ -143,8 +146,15 @@ def standing(found: Comparison, case: ContestCase, agent: str) -> Standing:
         100 * (reference_late - late) / float(requests),
         points,
         all(bool(run.result.metrics["slo_attained"]) for run in found.of(agent)),
+        _overruled(found, agent),
     )
 
 
 def _late(found: Comparison, agent: str) -> list[int]:
     return [int(run.result.metrics["slo_violations"]) for run in found.of(agent)]
+
+
+def _overruled(found: Comparison, agent: str) -> float:
+    results = [run.result for run in found.of(agent)]
+    ends_s = [result.metrics["duration_s"] for result in results]
+    return sum(overruled_s(r.watchdog, end_s) for r, end_s in zip(results, ends_s, strict=True)) / sum(ends_s)

@@ -16,6 +16,7 @@ LOADS = (0.5, 0.7, 1.0)
 PREDICTORS = ("learned", "noisy-30")
 RIVALS = ("throttllem-energy", "linucb")
 ROBUSTNESS_LOAD = 0.7
+CEILING = "max-frequency"
 
 
 def test_cases(traces: Path) -> list[ContestCase]:
@@ -97,7 +98,7 @@ def evaluate(
         for name, paths in by_recipe.items()
         if paths
     }
-    names = {REFERENCE: REFERENCE, **{rival: rival for rival in RIVALS}, best: "learned"}
+    names = {REFERENCE: REFERENCE, CEILING: CEILING, **{rival: rival for rival in RIVALS}, best: "learned"}
     agents = [REFERENCE, "throttllem-energy", best]
     robustness = _robustness(cases[0], agents, out, run)
     names |= {f"{agent}+watchdog": f"{names[agent]}+watchdog" for agent in agents}
@@ -115,11 +116,14 @@ def _robustness(
     out: Path,
     run: Callable[[ContestCase, Sequence[str], int], dict[str, Standing]],
 ) -> list[dict[str, Standing]]:
-    """Standings by condition; agents are called as they are without the condition's wrappers."""
+    """Standings by condition; agents are called as they are without the condition's wrappers.
+
+    The top clock comes first, unwatched: what the watchdog would buy if it never let go.
+    """
     base = replace(conv, load=ROBUSTNESS_LOAD, predictor="learned")
     found = []
     for condition in conditions(base, out / "conditions"):
-        called = watched(agents, condition.suffix)
+        called = {CEILING: CEILING} | watched(agents, condition)
         standings = run(condition.case, [name for name in called if name != REFERENCE], 1)
         found.append({label: standings[name] for name, label in called.items()})
     return found

@@ -172,19 +172,26 @@ def _robustness(study: Study) -> Section:
         return Section("Robustness", "Not run.")
     agents = list(study.robustness[0])
     rows = [
-        [next(iter(standings.values())).case.name, *(_short(standings[agent]) for agent in agents)]
+        [
+            standings[REFERENCE].case.name,
+            *(_short(standings[agent], standings[REFERENCE].energy) for agent in agents),
+        ]
         for standings in study.robustness
     ]
     case = next(iter(study.robustness[0].values())).case
     lead = (
         f"{case.name.capitalize()} means: conv, test blocks, load {case.load:g}, learned lengths. Energy "
         f"relative to `{REFERENCE}`'s under the same condition without a watchdog, and requests in time. "
-        "`+watchdog`: the SLO watchdog takes the clock away from an agent that misses deadlines or sees the "
-        "past."
+        "`+watchdog`: the SLO watchdog takes the clock and the size away from an agent that misses deadlines "
+        "or sees the past; in brackets the share of time for which it did, where it acted at all. "
+        "`max-frequency` shows what it could buy at most: where many deadlines are missed there too, "
+        "the load is beyond the hardware, and no watchdog helps. Answers have at most 1,024 tokens "
+        "in all conditions."
     )
     heads = ["condition", *(study.names[agent] for agent in agents)]
     return Section("Robustness", lead, [Table("Energy, requests in time:", heads, rows)])
 
 
-def _short(standing: Standing) -> str:
-    return f"{100 * standing.energy:.1f} %, {percent(standing.attainment)}"
+def _short(standing: Standing, reference_energy: float) -> str:
+    text = f"{100 * standing.energy / reference_energy:.1f} %, {percent(standing.attainment)}"
+    return f"{text} ({100 * standing.overruled:.0f} %)" if standing.overruled else text
