@@ -1,6 +1,7 @@
 """One thread per GPU, so that the GPUs of an instance change together as far as the driver allows."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -15,7 +16,7 @@ from throttllem_env.gpu.actuator import (
 )
 
 
-class Lanes:
+class Lanes(ABC):
     """What every actuator that writes has in common; single GPUs are left to the driver at hand.
 
     Args:
@@ -106,13 +107,13 @@ class Lanes:
             return error or job.result()
         return ActuatorError(Trouble.UNKNOWN, f"{type(error).__name__}: {error}", gpu)
 
+    @abstractmethod
     def _set(self, gpu: int, min_mhz: int, max_mhz: int) -> None:
         """Lock one GPU between two supported clocks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _clear(self, gpu: int) -> None:
         """Take the lock off one GPU."""
-        raise NotImplementedError
 
 
 def _timed(change: Callable[[int], None], gpu: int) -> float:

@@ -1,15 +1,15 @@
 """What the service shows and what its GPUs do, side by side, several times a second."""
 
 import re
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from throttllem_env.evaluation.full_stack.service import Service
+from throttllem_env.evaluation.sampling import Sampler
 from throttllem_env.gpu import DeviceFile
 from throttllem_env.types import FloatArray, IntArray
 
@@ -47,7 +47,7 @@ class Sample:
     tbt_tokens: float
 
 
-class Watch:
+class Watch(Sampler):
     """Takes samples for the length of a block.
 
     Attributes:
@@ -55,23 +55,14 @@ class Watch:
     """
 
     def __init__(self, service: Service, device: DeviceFile) -> None:
+        super().__init__(PERIOD_S, "watch")
         self.samples: list[Sample] = []
         self._service, self._device = service, device
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(PERIOD_S):
-            with suppress(OSError):  # the service has ended
-                self.samples.append(sample(self._service.metrics(), self._device))
+    def look(self, late_s: float) -> None:
+        """Keep a sample; when it is taken stands in it."""
+        with suppress(OSError):  # the service has ended
+            self.samples.append(self.take())
 
     def take(self) -> Sample:
         """A sample of now, beside the others."""

@@ -5,42 +5,30 @@ import json
 import os
 import shlex
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+
+from throttllem_env.evaluation.sampling import Sampler
 
 TICK_S = 0.005
 """Short against an iteration, long against what a sleep costs."""
 
 
-class Overshoot:
+class Overshoot(Sampler):
     """Measures, for the length of a block, how much longer than asked sleeps take in this process.
 
     It waits for a core and for Python's lock just as the gateway and the load do.
     """
 
     def __init__(self) -> None:
+        super().__init__(TICK_S, "overshoot")
         self._late_s: list[float] = []
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="overshoot", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        due_s = time.monotonic() + TICK_S
-        while not self._done.wait(max(due_s - time.monotonic(), 0.0)):
-            now_s = time.monotonic()
-            self._late_s.append(now_s - due_s)
-            due_s = now_s + TICK_S
+    def look(self, late_s: float) -> None:
+        """Keep how late this look is."""
+        self._late_s.append(late_s)
 
     def figures(self) -> dict[str, float]:
         """Seconds: their mean, median and 99th percentile."""
