@@ -121,8 +121,9 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Wait for the line in which TensorBoard says where it listens, and until it does."""
     opener, end = build_opener(ProxyHandler({})), time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
+        ended = process.poll() is not None  # first: its last words are in the log by then
         said = log.read_text(encoding="utf-8", errors="replace")
-        if process.poll() is not None:
+        if ended:
             raise RuntimeError(f"TensorBoard ended with status {process.returncode}: {said}")
         if found := re.search(r"http://\S+:\d+/", said):
             try:

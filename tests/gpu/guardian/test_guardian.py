@@ -292,9 +292,10 @@ def test_the_death_of_the_guardian_is_noticed(guardian, wait_for, wards):
 
 def test_a_guardian_that_stands_still_counts_as_gone_and_acts_on_nothing_later(settings, wait_for, wards):
     noticed = []
-    with Guardian(dataclasses.replace(settings, answer_s=5.0)) as guardian:
+    with Guardian(settings) as guardian:
         guardian.on_lost = lambda: noticed.append(1)
-        guardian.intend(wards)
+        guardian.intend(wards)  # with patience: a busy disk may take seconds over the journal
+        guardian._settings = dataclasses.replace(settings, answer_s=0.5)
         os.kill(guardian.pid, signal.SIGSTOP)
         wait_for(lambda: noticed, "somebody to notice")
         wait_for(lambda: started_ticks(guardian.pid) is None, "its end")
@@ -357,12 +358,13 @@ def test_it_waits_for_the_controllers_word_without_spinning(guardian, wards):
 
 def test_a_driver_that_hangs_keeps_other_gpus_from_nothing():
     """A call that never returns is waited for only so long, and is not made a second time."""
-    hang, calls = threading.Event(), []
+    hang, hangs, calls = threading.Event(), threading.Event(), []
 
     class Stuck:
         def restore(self, ward):
             calls.append(ward.index)
             if ward.index == 0:
+                hangs.set()
                 hang.wait()
             return True
 
@@ -370,6 +372,7 @@ def test_a_driver_that_hangs_keeps_other_gpus_from_nothing():
     wards = [Ward("GPU-0", 0), Ward("GPU-1", 1)]
     outcome = rounds.attempt(wards)
     assert "has not answered for 0.2 s" in outcome["GPU-0"].failure
+    assert hangs.wait(60)
     assert "has not answered" in rounds.attempt(wards[:1])["GPU-0"].failure
     assert calls.count(0) == 1
     hang.set()

@@ -1,6 +1,7 @@
 """Pools of fake servers."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,10 +14,12 @@ from throttllem_env.serving.vllm.servers.keeper import processes, session_member
 FAKE = Path(__file__).with_name("fake_server.py")
 BOUND_S = 300.0
 """No test waits longer, whatever hangs and however busy the machine is."""
+PORTS = tuple(range(start := 10_000 + os.getpid() % 600 * 16, start + 16))
+"""Below those that the kernel hands out: nobody takes one between a pool's look and its server's start."""
 
 
 class FakeLaunch:
-    """Starts fake servers. `faults` are of the next ones, by size; `redirect` gives them another port."""
+    """Starts fake servers. `faults` are of the next ones, by size; `redirect` gives the next one another port."""
 
     def __init__(self, **environment: str) -> None:
         self.faults: dict[int, tuple[str, ...]] = {}
@@ -24,7 +27,7 @@ class FakeLaunch:
         self.environment = environment
 
     def __call__(self, size: int, gpus: tuple[int, ...], port: int) -> ServerCommand:
-        port = self.redirect.get(size, port)
+        port = self.redirect.pop(size, port)
         argv = (sys.executable, "-S", str(FAKE), str(port), *self.faults.get(size, ()))
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
         return ServerCommand(argv, "fake", self.environment | visible)
@@ -54,7 +57,7 @@ class Rig:
 
     def __init__(self, folder: Path, gpus: int = 8, **settings: Any) -> None:
         self.launch, self.traffic, self.said = FakeLaunch(), FakeTraffic(), list[str]()
-        self.settings = PoolSettings(folder, **settings)
+        self.settings = PoolSettings(folder, **({"ports": PORTS} | settings))
         self.pool = ServerPool(
             self.launch, range(gpus), self.settings, traffic=self.traffic, say=self.said.append
         )
