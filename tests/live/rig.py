@@ -21,12 +21,12 @@ BOUND_S = 300.0
 class FakeVllm:
     """An upstream: `max_tokens` tokens, one per iteration, in chunks of `tokens_per_chunk`.
 
-    A request may carry `dies_after`: after so many chunks the connection breaks, or, with `fails_with`,
+    No stream begins before `gathers` of them are there. A request may carry `dies_after`: after so many chunks the connection breaks, or, with `fails_with`,
     the error is streamed as vLLM does.
     """
 
-    def __init__(self, iteration_s: float = 0.0, tokens_per_chunk: int = 1) -> None:
-        self.iteration_s, self.tokens_per_chunk = iteration_s, tokens_per_chunk
+    def __init__(self, iteration_s: float = 0.0, tokens_per_chunk: int = 1, gathers: int = 0) -> None:
+        self.iteration_s, self.tokens_per_chunk, self.gathers = iteration_s, tokens_per_chunk, gathers
         self.healthy = True
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -79,6 +79,8 @@ class FakeVllm:
 
     async def _stream(self, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        while self.peak < self.gathers:
+            await asyncio.sleep(0.01)
         await response.prepare(request)
         for at, event in enumerate(events(asked, self.tokens_per_chunk)):
             if at == asked.get("dies_after"):

@@ -21,7 +21,7 @@ class Passage:
         self.order: list[int] = []
         self.exits: dict[int, asyncio.Event] = {}
 
-    def come(self, wait_s: float = 10.0) -> asyncio.Task[None]:
+    def come(self, wait_s: float = 600.0) -> asyncio.Task[None]:
         return asyncio.create_task(self._visit(self.ledger.arrive(1), wait_s))
 
     async def _visit(self, entry: Entry, wait_s: float) -> None:

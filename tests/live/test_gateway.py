@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from throttllem_env.live.gateway import Gateway
 from throttllem_env.live.ledger import Entry, Ledger
+from throttllem_env.live.settings import GatewaySettings
 
 MESSAGES = [{"role": "user", "content": "hello there"}]
 USAGE_ASKED = {"include_usage": True, "continuous_usage_stats": True}
@@ -161,12 +164,13 @@ def test_a_full_queue_gets_429_and_the_queued_are_served(rig: ModuleType) -> Non
 
 def test_an_answer_that_takes_too_long_is_cut_and_aborted(rig: ModuleType) -> None:
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.7), request_timeout_s=2.0) as stage:
-            status, body, _ = await stage.post(max_tokens=2000)
+        async with rig.stage(rig.FakeVllm(iteration_s=0.1), request_timeout_s=5.0) as stage:
+            asked = (stage.post(max_tokens=5000, stream=stream) for stream in (True, None))
+            (status, body, _), whole = await asyncio.gather(*asked)
             assert status == 200, "it had begun"
             assert b"longer than the gateway allows" in body
-            assert b"[DONE]" not in body
-            assert (await stage.post(max_tokens=2000, stream=None))[0] == 504
+            assert not body.endswith(b"data: [DONE]\n\n")
+            assert whole[0] == 504
             await rig.eventually(lambda: stage.upstream.aborted == 2, "both are aborted upstream")
             assert stage.gateway.ledger.take_news().aborted == 2
 
@@ -208,7 +212,7 @@ def test_a_client_that_leaves_aborts_its_request(rig: ModuleType) -> None:
 def test_a_client_that_leaves_the_queue_makes_room(rig: ModuleType) -> None:
     async def scene() -> None:
         async with rig.stage(rig.FakeVllm(iteration_s=0.05), max_running=1, max_queued=1) as stage:
-            first = asyncio.create_task(stage.post(max_tokens=20))
+            first = asyncio.create_task(stage.post(max_tokens=60))
             await rig.eventually(lambda: stage.gateway.ledger.running == 1, "the first runs")
             queued = asyncio.create_task(stage.post())
             await rig.eventually(lambda: stage.gateway.ledger.queued == 1, "the second waits")
@@ -262,7 +266,7 @@ def test_an_upstream_that_is_not_there_gets_502(rig: ModuleType) -> None:
 
 def test_two_hundred_streams_at_once(rig: ModuleType) -> None:
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.05)) as stage:
+        async with rig.stage(rig.FakeVllm(iteration_s=0.05, gathers=200)) as stage:
             done = await asyncio.gather(*(stage.post(max_tokens=10 + i % 7) for i in range(200)))
             for i, (status, body, _) in enumerate(done):
                 assert status == 200
@@ -356,9 +360,20 @@ def test_a_drain_is_bounded_and_tells_those_it_cuts_off(rig: ModuleType) -> None
 
 
 def test_metrics_count_what_passed(rig: ModuleType) -> None:
+    now_s = 0.0
+
     async def scene() -> None:
-        async with rig.stage(rig.FakeVllm(iteration_s=0.1), e2e_slo_s=4.0) as stage:
-            await asyncio.gather(*(stage.post(max_tokens=5) for _ in range(3)), stage.post(max_tokens=45))
+        nonlocal now_s
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(rig.serving(upstream := rig.FakeVllm(iteration_s=0.02)))
+            gateway = Gateway(GatewaySettings((url,), port=0, e2e_slo_s=4.0), clock=lambda: now_s)
+            stage = await stack.enter_async_context(rig.fronted(gateway, [upstream], [url]))
+            await asyncio.gather(*(stage.post(max_tokens=5) for _ in range(3)))
+            late = stage.session.post(stage.url + "/v1/completions", json=rig.request_body(max_tokens=45))
+            async with late as reply:
+                await reply.content.readuntil(b"\n\n")
+                now_s += 5
+                await reply.read()
             await stage.post(max_tokens=0)
             wanted = {
                 'throttllem_requests_total{outcome="finished"}': 4,

@@ -32,7 +32,8 @@ def played(rig: ModuleType, upstream: Any, trace: Trace, **settings: Any) -> lis
 def test_every_request_leaves_with_its_counts(rig: ModuleType) -> None:
     upstream, trace = rig.FakeVllm(), short_trace()
     records = played(rig, upstream, trace, vocabulary=100)
-    assert [len(asked["prompt"]) for asked in upstream.asked] == trace.prompt_tokens.tolist()
+    # Those that a busy machine sends together may overtake each other.
+    assert sorted(len(asked["prompt"]) for asked in upstream.asked) == trace.prompt_tokens.tolist()
     assert {asked["model"] for asked in upstream.asked} == {"tiny"}
     assert {asked["max_tokens"] for asked in upstream.asked} == {5}
     assert {(asked["min_tokens"], asked["ignore_eos"]) for asked in upstream.asked} == {(5, True)}
@@ -95,21 +96,21 @@ def test_lateness_is_the_replayers_own(rig: ModuleType) -> None:
             records[:] = await replay(short_trace(11, 1.0), ReplaySettings(url))
             await held
 
-    for _ in range(10):  # a busy machine may hold it up a second time
+    late: list[list[float]] = []
+    for _ in range(10):  # a busy machine may begin late, and hold it up a second time
         rig.run(scene())
-        late = np.round([record.due_s for record in records if record.lateness_s > 0.1], 1)
-        assert 0.2 in late
-        assert report(records).latencies_s["lateness"][-1] > 0.1
-        if 0.9 not in late:
+        late.append([round(record.due_s, 1) for record in records if record.lateness_s > 0.1])
+        if 0.2 in late[-1] and 0.9 not in late[-1]:
+            assert report(records).latencies_s["lateness"][-1] > 0.1
             return
-    pytest.fail("what was due later was late, too, in ten tries")
+    pytest.fail(f"0.2 s, but not 0.9 s, was to be late in one of ten tries: {late}")
 
 
 def test_what_goes_wrong_is_counted_and_the_rest_goes_on(rig: ModuleType) -> None:
     slow = Trace([0.0, 0.0, 0.1], [3, 3, 3], [4000, 2, 2])
-    records = played(rig, rig.FakeVllm(iteration_s=0.05), slow, timeout_s=4.0)
+    records = played(rig, rig.FakeVllm(iteration_s=0.05), slow, timeout_s=6.0)
     assert [record.completed for record in records] == [False, True, True]
-    assert records[0].error == "not complete within 4 s"
+    assert records[0].error == "not complete within 6 s"
     assert 0 < records[0].received_tokens < 4000
     assert report(records).errors == {"status 200: not complete within N s": 1}
     assert record_entry(records[0])["e2e_s"] is None
