@@ -13,9 +13,10 @@ import argparse
 import json
 import sys
 import tempfile
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
+
+from nvml_double import load_double
 
 from throttllem_env.cli.console import output, text_table
 from throttllem_env.evaluation.full_stack.run import Stack, document, run
@@ -23,19 +24,7 @@ from throttllem_env.evaluation.realtime.host import made_by, write_measurement
 from throttllem_env.scenario import load_scenario
 from throttllem_env.serving.workload import prepare_workload
 
-ROOT = Path(__file__).resolve().parents[1]
 ENERGY_GAP = 0.01
-
-
-def load_double() -> Any:
-    """The tests' double of NVML."""
-    spec = spec_from_file_location("nvml_double", ROOT / "tests" / "gpu" / "double.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def measured(given: argparse.Namespace) -> dict[str, Any]:

@@ -14,25 +14,12 @@ import os
 import platform
 import sys
 import tempfile
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+
+from nvml_double import load_double
 
 from throttllem_env.cli.console import output, text_table
 from throttllem_env.evaluation.guardian_trials.summary import Outcome, document, kills, mishaps, run_all
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def load_double() -> Any:
-    """The tests' double of NVML."""
-    spec = spec_from_file_location("nvml_double", ROOT / "tests" / "gpu" / "double.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_trials(trials: int, each: int, driver: str) -> list[Outcome]:

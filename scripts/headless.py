@@ -1,6 +1,6 @@
 """Drives a headless Chromium through its DevTools protocol: what a page says, shows and complains of.
 
-For `dashboard_screenshot.py`, and for tests of pages that the project makes.
+For `dashboard_screenshot.py`, `report_screenshot.py`, and for tests of pages that the project makes.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-quic",
     "--disable-dev-shm-usage",
     "--no-first-run",

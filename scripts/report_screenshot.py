@@ -7,10 +7,11 @@ AGENTS was max-frequency,static-frequency:mhz=900,throttllem,throttllem-energy f
 """
 
 import argparse
-import shutil
-import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
+
+from headless import Chromium, Tab, find_chromium
 
 from throttllem_env.evaluation.report import Tariff, write_report
 
@@ -21,12 +22,7 @@ PARTS = {
 }
 """Name of the picture, parts of the page, height in pixels."""
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-    "--virtual-time-budget=20000",
-)  # fmt: skip
-MOST_S = 120
+WIDTH_PX = 1100
 
 
 def main() -> None:
@@ -39,22 +35,32 @@ def main() -> None:
     page = write_report(
         arguments.folder, arguments.folder / "report.html", Tariff(0.25, grid_g_per_kwh=350.0)
     )
+    program = find_chromium()
+    if program is None:
+        raise SystemExit("no Chromium here: apt-get install chromium")
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        Chromium(program, Path(profile)) as browser,
+    ):
+        take_all(page, browser)
+
+
+def take_all(page: Path, browser: Chromium) -> None:
+    """Take each picture, of a page with its parts alone.
+
+    Args:
+        page: The report; those pages lie beside it.
+        browser: Takes them.
+    """
     for name, (parts, height_px) in PARTS.items():
         only = f"<style>header, section {{ display: none }} {parts} {{ display: block }}</style></head>"
         shown = page.with_name(f"{name}.html")
         shown.write_text(page.read_text(encoding="utf-8").replace("</head>", only, 1), encoding="utf-8")
-        take(shown.resolve().as_uri(), height_px, IMAGES / f"{name}.png")
-        print(IMAGES / f"{name}.png")
-
-
-def take(url: str, height_px: int, image: Path) -> None:
-    """Take a picture of what a window of this height shows."""
-    program = shutil.which("chromium")
-    if program is None:
-        raise SystemExit("no Chromium here: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as profile:
-        size = (f"--window-size=1100,{height_px}", f"--user-data-dir={profile}", f"--screenshot={image}")
-        subprocess.run([program, *FLAGS, *size, url], check=True, timeout=MOST_S, stderr=subprocess.DEVNULL)
+        image = IMAGES / f"{name}.png"
+        browser.visit(
+            shown.resolve().as_uri(), WIDTH_PX, partial(Tab.picture, path=image), height_px=height_px
+        )
+        print(image)
 
 
 if __name__ == "__main__":
