@@ -1,12 +1,14 @@
 """linucb: AGFT's bandit (arXiv 2508.01744) over clocks, and a form of it that knows the SLO.
 
 A contextual bandit (LinUCB, Li et al., WWW 2010) learns online, from nothing, which clock gives the least
-energy-delay product in which state. The state is what an engine reports of itself: AGFT's seven features.
-Arms that turn out bad are pruned, and with a clock that is too low all clocks below. AGFT knows no deadlines:
-`slo=none` is its form. With `slo=projection`, the default, no clock is played below the lowest one that keeps
-every deadline in the projection, and a deadline that passes unmet is held against the clock that was played.
-Sizes stay as they are: AGFT has one. Simplified: windows are of fixed length, and clocks are not refined once
-some are pruned.
+energy-delay product in which state. The state is what an engine reports of itself: the seven features that
+AGFT's published code reads (github.com/SusCom-Lab/AGFT). Arms that turn out bad are pruned, and with a clock
+that is too low all clocks below. `slo=none` has energy and delay alone, as its abstract does; that code can
+also mind limits for the first and for later tokens, but no deadlines of requests. With `slo=projection`, the
+default, no clock is played below the lowest one that keeps every deadline in the projection, and a deadline
+that passes unmet is held against the clock that was played. Sizes stay as they are: AGFT has one. Simplified:
+exploration does not decay, features are scaled by the engine's limits instead of their own spread, and clocks
+are not refined once some are pruned. Length of a window, when an arm is pruned and how far are chosen by us.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +49,7 @@ class LinUcb(BaseController):
         """Set up the bandit.
 
         Args:
-            slo: `projection`, or `none` for AGFT's own form.
+            slo: `projection`, or `none` for energy and delay alone.
             alpha: Weight of uncertainty: how eagerly it explores.
             window_s: How long a clock is played, seconds.
             arms: How many clocks there are to choose from.

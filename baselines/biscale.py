@@ -2,9 +2,10 @@
 
 Source: Basit et al., "BiScale: Energy-Efficient Disaggregated LLM Serving via Phase-Aware Placement and
 DVFS", arXiv 2602.18755. A coarse tier chooses the placement and a base clock of least energy for the load
-of the last minutes; a fine tier looks ahead with latency and power models: for prefill a model-predictive
-controller that sees how the queue will grow and what that does to the times to first token, for decode the
-lowest energy within the slack of the time per token.
+of the last five minutes; a fine tier looks ahead at every iteration with latency and power models: for
+prefill a model-predictive controller that sees how the queue will grow and what that does to the times to
+first token, for decode the lowest energy within the slack of the time per token. How far it looks ahead is
+chosen by us.
 
 Observes: the running batch, its KV tokens, prompts still to compute and how long they have waited, arrivals
 and finished requests' lengths, the current size.

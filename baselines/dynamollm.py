@@ -1,17 +1,19 @@
 """A DynamoLLM-like hierarchy: the size by minutes, the clock by seconds, the load by length classes.
 
 Source: Stojkovic et al., "DynamoLLM: Designing LLM Inference Clusters for Performance and Energy
-Efficiency", HPCA 2025, arXiv 2408.00741. From energy and latency profiles by size, clock and load, the
-upper level chooses the tensor parallelism for the load that it expects, the lower one the clock for the
-load there is, each the cheapest that keeps the SLO; changes must pay for their own cost; a queue that
-builds up overrides both. Classes of requests count by what they cost, not by their number.
+Efficiency", HPCA 2025, arXiv 2408.00741: controllers of cluster, pool and instance choose the number of
+instances, the tensor parallelism and the clock, from energy and latency profiles by kind of request and
+load, and mind what a change costs. Our reading of it: the upper level chooses the size for the load that it
+expects, the lower one the clock for the load there is, each the cheapest that keeps the SLO; changes must
+pay for their own cost; a queue that builds up overrides both. Classes of requests count by what they cost,
+not by their number. Times between decisions and edges of classes are chosen by us.
 
 Observes: each arrival's prompt, each finished request's lengths, waiting requests, the current size.
 Parameters: `share` of the E2E SLO that a long answer's tokens may take, `size_s` between decisions about
 the size, `headroom` over the expected load. Tuned on train and validation blocks (`scripts/tune.py rivals`,
 docs/rivals.md).
 Simplified: one instance instead of a cluster, so its pools by class become classes of arrivals that add up
-to one load (edges at 256 and 1024 prompt tokens, as in the paper); the output class is not predicted by a
+to one load (edges at 256 and 1024 prompt tokens); the output class is not predicted by a
 classifier but taken as the mean of the prompt class; the load expected is the busiest half minute of the
 last interval instead of a weekly template; profiles are linear tables. Its level for the number of
 instances has nothing to decide.
@@ -29,7 +31,7 @@ from throttllem_env.types import Action, ObservationArray, Telemetry
 SHARE, SIZE_S, HEADROOM = 0.85, 120.0, 0.0
 
 CLOCK_S = 5.0
-"""Between decisions about the clock, as in the paper."""
+"""Between decisions about the clock."""
 
 PART_S = 30.0
 """The busiest part of so many seconds stands for the load to come."""

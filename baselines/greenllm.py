@@ -1,10 +1,13 @@
 """GreenLLM's decode dual loop: token rate chooses a band of clocks, time between tokens a clock in it.
 
 Source: Liu et al., "GreenLLM: SLO-Aware Dynamic Frequency Scaling for Energy-Efficient LLM Serving", arXiv
-2508.16449. The coarse loop looks the token rate up in a table made offline, of the cheapest clock that
-keeps the target at that rate, and follows a change only when it lasts. The fine loop moves by single steps
-within a band around it, so that the tail of the times between tokens stays just below the target. A slow
-third one shifts the band when the fine loop has long stood at its edge.
+2508.16449: a dual loop for decode tracks tokens per second and adjusts the clock with hysteresis, in fine
+steps, so that the tail of the times between tokens stays within its target; prefill has queues by prompt
+length with a clock each. Our reading of it: the coarse loop looks the token rate up in a table made offline,
+of the cheapest clock that keeps the target at that rate, and follows a change only when it lasts. The fine
+loop moves by single steps within a band around it. A slow third one shifts the band when the fine loop has
+long stood at its edge. How often each turns, how wide rows and band are, and how long a change must last are
+chosen by us.
 
 Observes: tokens generated, measured times between tokens, KV tokens, the rate of prompt tokens, finished
 answers' lengths (for the target), waiting requests.
@@ -54,7 +57,7 @@ class GreenLlm(BaseController):
         Args:
             share: Share of the E2E SLO that a long answer may take for its tokens.
             band: Clocks to either side of the table's that the fine loop may take.
-            tail: Percentile of the times between tokens that the fine loop holds; the paper's is 95.
+            tail: Percentile of the times between tokens that the fine loop holds; GreenLLM's is 95.
             size: The size; 0 for the scenario's largest.
 
         Raises:

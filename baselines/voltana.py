@@ -2,9 +2,11 @@
 
 Source: Yu et al., "VoltanaLLM: Feedback-Driven Frequency Control and State-Space Routing for Energy-
 Efficient LLM Serving", arXiv 2509.04827. Energy against the clock is U-shaped, so it chooses between the
-sweet spot and the top: for every batch the lowest clock at which a linear model of that clock's latency
-(batch, KV tokens; prompt tokens) stays within the targets for the first token and for the time between
-tokens; the model is corrected online.
+sweet spot and the top: for every iteration the lowest clock at which a linear model of that clock's latency
+(batch, KV tokens; prompt tokens), fitted to a profile, stays within the targets for the first token, less
+what has been waited, and for the time between tokens. Its published code (SGLang, 0.1) goes to the top while
+anybody waits for a place, and does not correct its tables online; the correction here is ours, in the
+spirit of its title, and whoever waits counts with his prompt.
 
 Observes: the running batch, its KV tokens, prompts still to compute and how long they have waited, the rate
 of prompt tokens, measured times between tokens (for the correction), finished answers' lengths (for the
