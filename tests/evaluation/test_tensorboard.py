@@ -58,6 +58,20 @@ def test_time_series_are_those_of_the_run(folder: Path, comparison: Comparison) 
         assert scalars[-1].wall_time == pytest.approx(line.time_s[-1])
 
 
+def test_what_is_no_number_is_left_out_and_nothing_is_said_of_it(
+    tmp_path: Path, comparison: Comparison, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing completed there are no latencies."""
+    run = comparison.runs[0]
+    metrics = run.result.metrics | {"e2e_p99_s": float("nan"), "tbt_mean_s": float("inf")}
+    nothing = replace(run, result=replace(run.result, metrics=metrics))
+    write_tensorboard(replace(comparison, runs=(nothing,)), tmp_path)
+    events = read(tmp_path / run_name(run.agent) / f"seed-{run.seed}")
+    written = {tag.removeprefix("hparams/") for tag in events.Tags()["scalars"] if tag.startswith("hparams/")}
+    assert written == set(HPARAM_METRICS) - {"e2e_p99_s", "tbt_mean_s"}
+    assert "NaN" not in caplog.text
+
+
 def test_violations_stand_over_the_energy_that_was_spent(tmp_path: Path, comparison: Comparison) -> None:
     run = comparison.runs[0]
     seconds = 3000

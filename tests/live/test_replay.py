@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from throttllem_env.live.replay import ReplayRecord, ReplaySettings, replay
+from throttllem_env.live.replay import LOWEST_TOKEN_ID, VOCABULARY, ReplayRecord, ReplaySettings, replay
 from throttllem_env.live.replay_report import record_entry, report
+from throttllem_env.serving.vllm import model_files
 from throttllem_env.traces import Trace
 
 
@@ -104,6 +105,14 @@ def test_lateness_is_the_replayers_own(rig: ModuleType) -> None:
             assert report(records).latencies_s["lateness"][-1] > 0.1
             return
     pytest.fail(f"0.2 s, but not 0.9 s, was to be late in one of ten tries: {late}")
+
+
+def test_prompts_are_of_token_ids_that_every_model_has_also_the_emulated_one(rig: ModuleType) -> None:
+    upstream = rig.FakeVllm()
+    played(rig, upstream, short_trace(60))
+    ids = [token for asked in upstream.asked for token in asked["prompt"]]
+    assert min(ids) >= LOWEST_TOKEN_ID
+    assert VOCABULARY // 2 < max(ids) < VOCABULARY <= model_files.VOCABULARY
 
 
 def test_what_goes_wrong_is_counted_and_the_rest_goes_on(rig: ModuleType) -> None:

@@ -99,7 +99,7 @@ def test_clock_and_size_are_set_under_load_and_given_back_in_the_end(tmp_path: P
         service.wait(lambda: service.says("serving http://"), "it served")
         service.wait(lambda: device.gpus["sm_mhz"][:4].tolist() == [990] * 4, "its clock was set")
         played = [sys.executable, "-m", "throttllem_env", "replay", "--url", service.url]
-        played += ["--trace", str(trace(tmp_path)), "--duration", "20", "--vocabulary", "500"]
+        played += ["--trace", str(trace(tmp_path)), "--duration", "20"]
         load = subprocess.run(played, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         assert load.returncode == 0, load.stdout + load.stderr
         service.wait(lambda: service.says("has drained and is stopped"), "the size was changed")

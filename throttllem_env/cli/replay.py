@@ -41,7 +41,9 @@ def replay(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the server's key.", show_default="no key")
     ] = None,
-    vocabulary: Annotated[int, typer.Option(help="Prompts are random token ids below this.")] = 32_000,
+    vocabulary: Annotated[
+        int, typer.Option(help="Prompts are random token ids below this; every model has the first 500.")
+    ] = 500,
     timeout: Annotated[float, typer.Option(help="For one request, seconds.")] = 600.0,
     seed: Annotated[int, typer.Option(min=0, help="Of prompts, and of a generated trace.")] = 0,
     allow_remote: Annotated[bool, typer.Option(help="Send load to another machine too.")] = False,

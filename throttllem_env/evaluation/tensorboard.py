@@ -4,6 +4,7 @@ Under the folder: `<agent>/seed-K` holds a run's time series and its row of the 
 `comparison` holds the plot of energy against violations and the layout of the custom scalars.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +162,9 @@ def _write_hparams(writer: "SummaryWriter", comparison: Comparison, run: Run) ->
     """
     from tensorboardX.summary import hparams
 
-    metrics = {f"hparams/{name}": float(run.result.metrics[name]) for name in HPARAM_METRICS}
+    # Where nothing completed there are no latencies, and TensorBoard has no word for that.
+    values = {f"hparams/{name}": float(run.result.metrics[name]) for name in HPARAM_METRICS}
+    metrics = {tag: value for tag, value in values.items() if math.isfinite(value)}
     for summary in hparams(_hparams(comparison, run), metrics):
         writer.file_writer.add_summary(summary)
     for tag, value in metrics.items():

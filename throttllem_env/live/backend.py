@@ -45,8 +45,6 @@ BLIND_S = 120.0
 """How long there may be no telemetry, such as while a lost server is replaced."""
 LOOK_S = 0.05
 CLOSE_S = 120.0
-VOCABULARY = 500
-"""Prompts are random token ids below this: every model has those, the emulated one too."""
 
 
 class LiveBackend:
@@ -210,7 +208,6 @@ class LiveBackend:
         settings = ReplaySettings(
             self._url,
             self._scenario.model,
-            vocabulary=VOCABULARY,
             seed=seed,
             timeout_s=REQUEST_S,
             request_ids=f"{uuid.uuid4().hex[:8]}-",

@@ -17,6 +17,8 @@ from throttllem_env.traces import Trace
 
 LOWEST_TOKEN_ID = 10
 """Ids below are often special tokens."""
+VOCABULARY = 500
+"""Every model has token ids up to here, the one of emulated servers too; their number changes no time."""
 PATH = "/v1/completions"
 
 
@@ -42,7 +44,7 @@ class ReplaySettings:
     url: str
     model: str | None = None
     api_key: str | None = None
-    vocabulary: int = 32_000
+    vocabulary: int = VOCABULARY
     seed: int = 0
     timeout_s: float = 600.0
     allow_remote: bool = False

@@ -1,14 +1,12 @@
 """TensorBoard events of a training, in the layout of a comparison's, so that one TensorBoard shows both."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from throttllem_env.evaluation.tensorboard import LAYOUT, run_name
 from throttllem_env.training.validation import Validation
-
-if TYPE_CHECKING:
-    pass
 
 CURVE_TAGS = {
     "training/power_w": "power_w",
@@ -58,7 +56,8 @@ class Events:
     def learner(self, values: Mapping[str, Any], steps: int) -> None:
         """What the learner says of itself: losses and the like."""
         for tag, value in values.items():
-            if isinstance(value, int | float):
+            # Some are no number until there is something to say.
+            if isinstance(value, int | float) and math.isfinite(value):
                 self._writer.add_scalar(f"learner/{tag.replace('/', '_')}", value, steps)
 
     def validation(self, found: Validation) -> None:

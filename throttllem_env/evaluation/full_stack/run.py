@@ -24,8 +24,6 @@ from throttllem_env.live.replay_report import report
 from throttllem_env.scenario import Scenario
 from throttllem_env.traces import Trace
 
-VOCABULARY = 500
-"""Prompts are token ids below this: the emulated model has those."""
 READ = """
 import json, sys, pynvml
 pynvml.nvmlInit()
@@ -129,7 +127,7 @@ def run(stack: Stack) -> Outcome:
 
 
 async def _load(url: str, stack: Stack) -> list[ReplayRecord]:
-    settings = ReplaySettings(url, stack.scenario.model, vocabulary=VOCABULARY)
+    settings = ReplaySettings(url, stack.scenario.model)
     return await replay(stack.trace, settings)
 
 
