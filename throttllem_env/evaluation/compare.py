@@ -7,7 +7,12 @@ from throttllem_env.controller import Assignment, make_controller
 from throttllem_env.evaluation.runner import run_controller
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
-from throttllem_env.evaluation.sweeps.identity import agent_identity, fingerprint, scenario_identity
+from throttllem_env.evaluation.sweeps.identity import (
+    agent_identity,
+    backend_identity,
+    fingerprint,
+    scenario_identity,
+)
 from throttllem_env.evaluation.sweeps.place import Place
 from throttllem_env.evaluation.sweeps.run_file import Run, dump_run, load_run
 from throttllem_env.evaluation.sweeps.sweep import Failed, Shelf, sweep
@@ -257,5 +262,7 @@ def _keys(settings: Settings, scenario: Scenario, pairs: list[tuple[str, int]]) 
         "trace": trace if is_synthetic(trace) else load_trace(trace).digest(),
         "settings": settings.of_a_run(),
     }
+    if backend := backend_identity(settings.backend):
+        common["backend"] = backend
     agents = {agent: agent_identity(agent) for agent in settings.agents}
     return [fingerprint({**common, "agent": agents[agent], "seed": seed}) for agent, seed in pairs]

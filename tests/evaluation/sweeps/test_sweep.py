@@ -181,6 +181,33 @@ def test_a_file_that_an_agent_is_given_counts_with_its_content(
     assert agent_identity(spec) != before
 
 
+def test_the_room_of_real_servers_counts_where_they_serve_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert identity.backend_identity("simulator") == ""
+    assert len(identity.backend_identity("vllm")) == 64
+    monkeypatch.setattr(identity, "_sources", lambda folder: [(f"{folder.name}/changed", tmp_path / "file")])
+    (tmp_path / "file").write_text("changed", encoding="utf-8")
+    changed = identity.backend_identity("vllm")
+    (tmp_path / "file").write_text("changed again", encoding="utf-8")
+    assert identity.backend_identity("vllm") != changed
+
+
+def test_a_backend_from_elsewhere_counts_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "my_backends_of_a_test.py"
+    file.write_text("class Mine: pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from importlib import import_module
+
+    mine = import_module("my_backends_of_a_test").Mine
+    monkeypatch.setattr(identity, "backend_type", lambda _: mine)
+    before = identity.backend_identity("mine:speed=2")
+    file.write_text("class Mine: changed = 1\n", encoding="utf-8")
+    assert identity.backend_identity("mine:speed=2") != before
+
+
 def test_the_source_of_every_room_counts() -> None:
     assert len(identity.source_digest()) == 64
     names = [name for name, _ in identity._sources(Path(identity.__file__).parents[2] / "prediction")]

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from throttllem_env.scenario import Scenario
+from throttllem_env.serving.names import BACKENDS, backend_type
 
 PACKAGE = "throttllem_env"
 ROOMS = ("traces", "agents", "baselines", "hardware", "prediction", "gpu", "serving", "controller", "envs")
-"""Rooms that take part in a result, besides the package's own files and a part of `evaluation`."""
+"""Rooms that take part in every result, besides the package's own files and a part of `evaluation`. A backend
+that stands elsewhere, such as the one over real servers in `live`, counts where it serves: see
+`backend_identity`."""
 
 RUNNERS = (
     "runner.py",
@@ -68,6 +71,23 @@ def agent_identity(spec: str) -> dict[str, Any]:
     values = [part.rpartition("=")[2] for part in parts]
     given = {value: file_digest(Path(value)) for value in values if Path(value).is_file()}
     return {"agent": spec, "source": " ".join(filter(None, sources)), "files": given}
+
+
+def backend_identity(spec: str) -> str:
+    """Digest of a backend's source, where that is in no room that counts anyway; empty elsewhere.
+
+    Args:
+        spec: As `throttllem compare` takes it, of a backend that exists.
+    """
+    name = spec.partition(":")[0]
+    if name in BACKENDS:
+        return ""
+    package, _, inner = str(backend_type(name).__module__).partition(".")
+    room = inner.partition(".")[0]
+    if package != PACKAGE:
+        return _foreign_digest(package)
+    folder = Path(str(import_module(PACKAGE).__file__)).parent / room
+    return "" if room in ROOMS else _digest(_sources(folder))
 
 
 def _foreign_digest(module: str) -> str:
