@@ -1,12 +1,11 @@
 """Run an entry of `results.json` again, and see whether the same comes out, to the last bit."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from throttllem_env.evaluation.compare import Comparison, check, run_one
-from throttllem_env.evaluation.results import FORMAT, config_hash, plain, run_entry
+from throttllem_env.evaluation.results import config_hash, plain, read_results, run_entry
 from throttllem_env.evaluation.settings import Settings
 
 
@@ -36,7 +35,7 @@ def replay_entry(path: Path, entry: int) -> Replay:
     Raises:
         ValueError: The file is no such file, there is no such entry, or its trace cannot be found.
     """
-    document = _read(path)
+    document = read_results(path)
     runs = document["runs"]
     if not 0 <= entry < len(runs):
         raise ValueError(f"entry = {entry}: {path} has {len(runs)} runs, from 0 on")
@@ -48,16 +47,6 @@ def replay_entry(path: Path, entry: int) -> Replay:
     comparison = Comparison(settings, scenario, slo, (run,), ())
     repeated = plain(run_entry(comparison, run))
     return Replay(recorded, repeated, _differences(recorded, repeated, config_hash(comparison, run)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path}: no results.json of format {FORMAT}")
-    return document
 
 
 def _settings(recorded: dict[str, Any], run: dict[str, Any]) -> Settings:

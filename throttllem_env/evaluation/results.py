@@ -72,6 +72,24 @@ def results(comparison: Comparison, command: list[str] | None = None) -> dict[st
     return cleaned
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a `results.json`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It is none, or of another format.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path}: no results.json of format {FORMAT}")
+    return document
+
+
 def write_json(document: dict[str, Any], path: Path) -> None:
     """Write what `results` returned.
 

@@ -30,6 +30,9 @@ Cell = str | Number
 class Table:
     """Rows under heads; the first cell of a row names it.
 
+    Not the `Table` of `evaluation.document`: cells here keep the very number behind what is shown, which a
+    page in Markdown could not, and nothing but three names would be shared.
+
     Attributes:
         caption: What it shows; one sentence.
         heads: Column heads.

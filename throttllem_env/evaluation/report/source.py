@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from throttllem_env.evaluation.results import FORMAT, METRICS, plain
+from throttllem_env.evaluation.results import METRICS, plain, read_results
 from throttllem_env.evaluation.sweeps.run_file import Run, load_run
 from throttllem_env.slo import Slo
 
@@ -75,13 +75,7 @@ def _document(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
     if not path.is_file():
         raise ValueError(f"{folder}: no results.json in it{_elsewhere(folder)}")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path}: no results.json of format {FORMAT}")
-    return document
+    return read_results(path)
 
 
 def _elsewhere(folder: Path) -> str:
