@@ -47,6 +47,7 @@ def guardian_killed(stage: Stage) -> float:
     stage.source.hear(stage.pid, "the guardian was lost")
     noticed_s = time.monotonic() - begin_s
     stage.end_fault()
+    stage.wait(stage.looked_after, "another guardian")  # until there is one, an operator would have to come
     time.sleep(stage.rng.random())
     return max(noticed_s, controller_killed(stage))
 

@@ -114,9 +114,18 @@ class Stage:
 
     def guardians(self) -> list[int]:
         """Guardians of this trial that are there."""
+        return self._that_said("")
+
+    def looked_after(self) -> bool:
+        """Whether there is a guardian that has the GPUs in its care."""
+        return bool(self._that_said(" looks after"))
+
+    def _that_said(self, what: str) -> list[int]:
+        """Guardians that have said something that begins so, and are there."""
         log = self.folder / "guardian.log"
         text = log.read_text(encoding="utf-8") if log.exists() else ""
-        return [pid for pid in set(map(int, re.findall(r"guardian (\d+):", text))) if started_ticks(pid)]
+        said = set(map(int, re.findall(rf"guardian (\d+):{what}", text)))
+        return [pid for pid in said if started_ticks(pid)]
 
     def restored(self) -> bool:
         """Whether every GPU has its restore setting, or was never touched."""
