@@ -69,6 +69,8 @@ def test_events_are_laid_out_as_those_of_a_comparison(throttllem: Any) -> None:
         (["--hyper", "gamma"], "hyper = 'gamma': expected name=value"),
         (["--curriculum", "low,high"], "curriculum = 'low,high': expected numbers"),
         (["--reward-weights", "1"], "expected two numbers"),
+        (["--recorded", "conv=a.csv"], "recorded: goes with --randomise, and only with it"),
+        (["--randomise", "--recorded", "cod=a.csv"], "recorded = 'cod': did you mean 'code'"),
         (["--late-share", "2"], "lagrangian late_share = 2.0: must be above 0 and below 1"),
         (["--algo", "sac", "--residual", "throttllem"], "residual: algo = 'sac'"),
         (["--residual", "throtllem"], "agent = 'throtllem': unknown; did you mean 'throttllem'"),

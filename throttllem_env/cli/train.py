@@ -1,17 +1,22 @@
 """`throttllem train`: learned agents."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from throttllem_env.cli.pairs import pairs
+from throttllem_env.suggest import nearest
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from throttllem_env.training.extras import Randomisation
     from throttllem_env.training.report import Outcome
     from throttllem_env.training.validation import Validation
+
+RECORDED = ("conv", "code")
+"""Families of load that recorded requests may stand for."""
 
 EPILOG = "\n\n".join(
     [
@@ -86,6 +91,17 @@ def train(
     curriculum: Annotated[
         str | None, typer.Option(help="Loads one after another, such as 0.4,0.7,1.0.")
     ] = None,
+    randomise: Annotated[
+        bool,
+        typer.Option(
+            "--randomise",
+            help="Serve another load on other hardware in every environment, drawn anew at each checkpoint.",
+        ),
+    ] = False,
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(help="With --randomise: conv=PATH or code=PATH, recorded requests; may be repeated."),
+    ] = None,
     reward_weights: Annotated[
         str | None, typer.Option(help="Weights of energy and violations, for ThrottLLeM/MOServing-v0.")
     ] = None,
@@ -129,6 +145,7 @@ def train(
         residual=None if residual is None else Residual(residual),
         imitation=None if imitate is None else Imitation(imitate),
         curriculum=None if loads is None else Curriculum(loads),
+        randomisation=_randomisation(randomise, pairs("recorded", recorded)),
         reward_weights=None if weights is None else (weights[0], weights[1]),
         fresh=fresh,
     )
@@ -173,6 +190,17 @@ def _show(outcome: "Outcome", out: Path) -> None:
     typer.echo("Wrote:")
     typer.echo(f"  {outcome.model}   compare it with: throttllem compare --agents throttllem,{outcome.model}")
     typer.echo(f"  {out / 'tb'}   look at it with: tensorboard --logdir {out / 'tb'}")
+
+
+def _randomisation(wanted: bool, recorded: dict[str, Any]) -> "Randomisation | None":
+    from throttllem_env.training.extras import Randomisation
+
+    for family in recorded:
+        if family not in RECORDED:
+            raise ValueError(f"recorded = {family!r}: {nearest(family, RECORDED)}")
+    if recorded and not wanted:
+        raise ValueError("recorded: goes with --randomise, and only with it")
+    return Randomisation(**{name: str(path) for name, path in recorded.items()}) if wanted else None
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:

@@ -86,3 +86,32 @@ class Curriculum:
     def load(self, share: float) -> float:
         """The load when a share of the training, in [0, 1), is done."""
         return self.loads[min(int(share * len(self.loads)), len(self.loads) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Randomisation:
+    """Let every environment serve something else, and draw that anew for every segment of the training.
+
+    Attributes:
+        conv: Path or name of a recorded chat trace; empty for draws of one like it.
+        code: The same for code completion.
+        loads: Lowest and highest peak load, as shares of the training's.
+        held_out: What policies are chosen on: family (`conv`, `code`, `bursty`) and load, as a share of the
+            training's; validation blocks of what is recorded.
+    """
+
+    conv: str = ""
+    code: str = ""
+    loads: tuple[float, float] = (0.4, 1.05)
+    held_out: tuple[tuple[str, float], ...] = (
+        ("conv", 0.5),
+        ("conv", 0.7),
+        ("conv", 1.0),
+        ("code", 0.7),
+        ("bursty", 0.7),
+    )
+
+    def __post_init__(self) -> None:
+        low, high = self.loads
+        _require("randomisation loads", low, f"above 0 and at most {high}", valid=0 < low <= high)
+        _require("randomisation held_out", len(self.held_out), "at least one", valid=bool(self.held_out))

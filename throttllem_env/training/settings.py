@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from throttllem_env.training.algorithms import ALGORITHMS, require_algorithm
-from throttllem_env.training.extras import Curriculum, Imitation, Lagrangian, Residual
+from throttllem_env.training.extras import Curriculum, Imitation, Lagrangian, Randomisation, Residual
 
 EVALUATIONS = 20
 """How often a training is evaluated, unless it is told."""
@@ -37,6 +37,7 @@ class TrainSettings:
         residual: Move around a reference's choice, or None.
         imitation: Begin by imitating a controller, or None.
         curriculum: Loads by share of the training, or None.
+        randomisation: Serve something else in every environment, or None for one trace at one load.
         reward_weights: Weights of energy and violations with the vector reward of `MOServing-v0`, or None.
         fresh: Begin anew, even if the folder holds a training that could go on.
 
@@ -64,6 +65,7 @@ class TrainSettings:
     residual: Residual | None = None
     imitation: Imitation | None = None
     curriculum: Curriculum | None = None
+    randomisation: Randomisation | None = None
     reward_weights: tuple[float, float] | None = None
     fresh: bool = False
 

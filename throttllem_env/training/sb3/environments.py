@@ -1,5 +1,6 @@
 """The environments of a training, as its learner sees them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,15 @@ class Environments:
     venv: VecNormalize
 
 
-def options_of(settings: TrainSettings, load: float) -> dict[str, Any]:
+def options_of(
+    settings: TrainSettings, load: float, drawn: Mapping[str, list[Any]] | None = None
+) -> dict[str, Any]:
     """Keywords of the environments.
 
     Args:
         settings: What is trained.
         load: Peak load now.
+        drawn: Options that differ from environment to environment, a value of each for every one.
     """
     forced: dict[str, Any] = {}
     if settings.residual:
@@ -55,12 +59,20 @@ def options_of(settings: TrainSettings, load: float) -> dict[str, Any]:
         "slo_scale": settings.slo_scale,
         "length_predictor": settings.length_predictor,
         **settings.options,
+        **(drawn or {}),
         **forced,
     }
 
 
 def make_environments(
-    settings: TrainSettings, *, load: float, num_envs: int, normalise: bool, gamma: float, price: float | None
+    settings: TrainSettings,
+    *,
+    load: float,
+    num_envs: int,
+    normalise: bool,
+    gamma: float,
+    price: float | None,
+    drawn: Mapping[str, list[Any]] | None = None,
 ) -> Environments:
     """Build a stack.
 
@@ -71,12 +83,13 @@ def make_environments(
         normalise: Whether observations and rewards are normalised by what was seen so far.
         gamma: Discount, by which returns are normalised.
         price: Price of lateness, or None for the environment's own reward.
+        drawn: See `options_of`.
 
     Raises:
         OptionError: Options that the environment does not take.
     """
     register_envs()
-    serving: Any = gym.make_vec(settings.environment, num_envs=num_envs, **options_of(settings, load))
+    serving: Any = gym.make_vec(settings.environment, num_envs=num_envs, **options_of(settings, load, drawn))
     adapted: Any = ServingVecEnv(serving, settings.reward_weights)
     if settings.residual:
         reference = settings.residual.reference

@@ -20,6 +20,7 @@ from throttllem_env.training.about import about
 from throttllem_env.training.events import Events
 from throttllem_env.training.folder import BEST, CURVE, LAST, VALIDATIONS, TrainingFolder
 from throttllem_env.training.hyperparams import load_hyperparams, replaced
+from throttllem_env.training.randomised import HeldOutMix, drawn_options
 from throttllem_env.training.report import Outcome, Reporter
 from throttllem_env.training.sb3 import checkpoint
 from throttllem_env.training.sb3.callbacks import ROW_STEPS, Row, Watch
@@ -29,6 +30,9 @@ from throttllem_env.training.sb3.models import lean_on_reference, make_model
 from throttllem_env.training.sb3.policies import choices_of, policy_of
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.training.validation import HeldOut, Validation
+
+DRAWS = 0xD7A35
+"""Sets apart what a segment draws from all else that its seed stands for."""
 
 
 def train(settings: TrainSettings, report: Reporter) -> Outcome:
@@ -75,8 +79,8 @@ class _Training:
         self._held_out = _held_out(settings)
         self._folder = TrainingFolder(settings.out)
         self._price = settings.lagrangian.first if settings.lagrangian else None
-        self._stacks: dict[float, Environments] = {}
-        self._environments = self._stack(0.0)
+        self._stacks: dict[tuple[float, int], Environments] = {}
+        self._environments = self._stack(0.0, 0)
         self._model: Any = make_model(settings.algo, self._values, self._environments, settings.seed)
         begun = self._folder.open(settings, {"hyperparameters": self._values, **about()})
         state = checkpoint.load_state(self._state) if begun else None
@@ -114,20 +118,31 @@ class _Training:
         """Whether nothing is left to do."""
         return self.steps >= self._settings.steps or self.stopped_early
 
-    def _stack(self, share: float) -> Environments:
-        """The environments for the load that it is time for; built once for each load."""
+    def _stack(self, share: float, number: int) -> Environments:
+        """The environments for the load and, if they are drawn, the segment; built once for each."""
         settings = self._settings
         load = settings.curriculum.load(share) if settings.curriculum else settings.load
-        if load not in self._stacks:
-            self._stacks[load] = make_environments(
-                settings,
-                load=load,
-                num_envs=int(self._values.get("n_envs", 1)),
-                normalise=bool(self._values.get("normalize", False)),
-                gamma=float(self._values.get("gamma", 0.99)),
-                price=self._price,
-            )
-        return self._stacks[load]
+        key = load, number if settings.randomisation else 0
+        if key not in self._stacks:
+            if settings.randomisation:
+                self._stacks.clear()  # those of a segment that is over are not needed again
+            self._stacks[key] = self._built(load, number)
+        return self._stacks[key]
+
+    def _built(self, load: float, number: int) -> Environments:
+        settings, num_envs = self._settings, int(self._values.get("n_envs", 1))
+        drawn = None
+        if settings.randomisation:
+            drawn = drawn_options(settings, num_envs, np.random.default_rng([settings.seed, number, DRAWS]))
+        return make_environments(
+            settings,
+            load=load,
+            num_envs=num_envs,
+            normalise=bool(self._values.get("normalize", False)),
+            gamma=float(self._values.get("gamma", 0.99)),
+            price=self._price,
+            drawn=drawn,
+        )
 
     def _resume(self, state: dict[str, Any]) -> None:
         checkpoint.restore(self._state, self._model, self._environments.venv, state)
@@ -151,7 +166,7 @@ class _Training:
     def _enter(self) -> None:
         """Seed everything for this segment, and move to the environments that it is time for."""
         before, seed = self._environments, segment_seed(self._settings.seed, self._number)
-        self._environments = now = self._stack(self.steps / self._settings.steps)
+        self._environments = now = self._stack(self.steps / self._settings.steps, self._number)
         # One set of statistics for all loads.
         now.venv.obs_rms, now.venv.ret_rms = before.venv.obs_rms, before.venv.ret_rms
         if now.priced and self._price is not None:
@@ -259,7 +274,9 @@ def _whole_training(model: Any, steps: int) -> Iterator[None]:
         del model._update_current_progress_remaining
 
 
-def _held_out(settings: TrainSettings) -> HeldOut:
+def _held_out(settings: TrainSettings) -> HeldOut | HeldOutMix:
+    if settings.randomisation:
+        return HeldOutMix(settings)
     return HeldOut(
         load_scenario(settings.scenario),
         settings.validation_trace or settings.trace,
@@ -289,6 +306,8 @@ def _check_combination(settings: TrainSettings) -> None:
             f"reward_weights = {settings.reward_weights}, env_id = {settings.environment!r}: weights go with "
             "ThrottLLeM/MOServing-v0, and only with it"
         )
+    if settings.randomisation and (settings.curriculum or settings.validation_trace):
+        raise ValueError("randomisation: it has loads and held-out requests of its own; leave out the others")
     if settings.lagrangian and vector:
         raise ValueError("lagrangian: it sets the price of lateness; reward_weights would set a second one")
 

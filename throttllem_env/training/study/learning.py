@@ -53,16 +53,25 @@ def trainings(out: Path, recipe: str, seeds: Sequence[int]) -> list[Training]:
         recipe: The recipe.
         seeds: Which.
     """
-    found = []
-    for seed in seeds:
-        path = policy_path(out, recipe, seed).parent / VALIDATIONS
-        if not path.is_file():
-            continue
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = ("steps", "score", "saving", "slo_attainment")
-        found.append(Training(recipe, seed, *([float(row[name]) for row in rows] for name in names)))
-    return found
+    found = [read_training(policy_path(out, recipe, seed).parent, recipe, seed) for seed in seeds]
+    return [training for training in found if training]
+
+
+def read_training(folder: Path, recipe: str, seed: int) -> Training | None:
+    """Read one training; None where there is none.
+
+    Args:
+        folder: Its folder.
+        recipe: Its recipe.
+        seed: Its seed.
+    """
+    path = folder / VALIDATIONS
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("steps", "score", "saving", "slo_attainment")
+    return Training(recipe, seed, *([float(row[name]) for row in rows] for name in names))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
