@@ -11,6 +11,7 @@ exploration does not decay, features are scaled by the engine's limits instead o
 are not refined once some are pruned. Length of a window, when an arm is pruned and how far are chosen by us.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -41,7 +42,16 @@ LATE_PRICE: Final = 1.0
 
 
 class LinUcb(BaseController):
-    """Learns which clock is best where; starts anew with every run."""
+    """Learns which clock is best where; starts anew with every run, or with what it was told to know.
+
+    Attributes:
+        alpha: Weight of uncertainty.
+        bandit: What it knows by now.
+        scale: Energy-delay product that rewards are relative to; None before the first.
+    """
+
+    bandit: "Bandit"
+    scale: float | None
 
     def __init__(
         self, slo: Awareness = "projection", alpha: float = 0.3, window_s: float = 2.0, arms: int = 16
@@ -65,19 +75,40 @@ class LinUcb(BaseController):
             raise ControllerError(f"linucb: window_s = {window_s}: must be a number above 0")
         if arms < 2:
             raise ControllerError(f"linucb: arms = {arms}: must be a whole number of at least 2")
-        self._slo, self._alpha, self._window_s, self._arms = slo, alpha, window_s, arms
+        self.alpha = alpha
+        self._slo, self._window_s, self._arms = slo, window_s, arms
+        self._known: tuple[Bandit, float | None] | None = None
+
+    def begin_with(self, bandit: "Bandit", scale: float | None) -> None:
+        """Let runs begin with what was learned before.
+
+        Args:
+            bandit: What was learned; it is left as it is.
+            scale: See the attribute.
+        """
+        self._known = deepcopy(bandit), scale
 
     def reset(self, assignment: Assignment) -> None:
-        """Forget everything."""
+        """Forget what was learned since the run before began.
+
+        Raises:
+            ControllerError: What it was told to know has another number of clocks than the scenario.
+        """
         super().reset(assignment)
         scenario = assignment.scenario
         ratios = np.linspace(LOWEST_ARM, 1.0, self._arms)
         self._clocks_mhz = sorted({scenario.snap_mhz(ratio * scenario.top_mhz) for ratio in ratios})
-        self.bandit = Bandit(len(self._clocks_mhz), self._alpha)
+        self.bandit, self.scale = Bandit(len(self._clocks_mhz), self.alpha), None
+        if self._known:
+            self.bandit, self.scale = deepcopy(self._known[0]), self._known[1]
+        if self.bandit.arms != len(self._clocks_mhz):
+            raise ControllerError(
+                f"linucb: it knows {self.bandit.arms} clocks; {scenario.name} has {len(self._clocks_mhz)} of "
+                f"{self._arms}"
+            )
         self._forecaster = Forecaster.of(scenario, assignment.slo, assignment.lengths)
         self._window = Window()
         self._arm, self._state = len(self._clocks_mhz) - 1, np.zeros(FEATURES)
-        self._scale: float | None = None
 
     def act(self, observation: ObservationArray | None, telemetry: Telemetry) -> Action:
         """The arm that is played, and what the deadlines need."""
@@ -102,9 +133,9 @@ class LinUcb(BaseController):
         product = self._window.energy_delay
         if product is None:
             return
-        if self._scale is None:
-            self._scale = product
-        reward = -product / self._scale
+        if self.scale is None:
+            self.scale = product
+        reward = -product / self.scale
         if self._slo == "projection":
             reward -= LATE_PRICE * self._window.late / self._window.seconds
         self.bandit.learn(self._arm, self._state, reward)
@@ -186,20 +217,23 @@ class Bandit:
         alpha: Weight of uncertainty.
         alive: bool[arms], which are left.
         trials: int64[arms], how often each was played.
+        inverse: float64[arms, FEATURES, FEATURES], of each arm's A.
+        response: float64[arms, FEATURES], its b.
+        rewards: float64[arms], sums.
     """
 
     arms: int
     alpha: float
     alive: BoolArray = field(init=False)
     trials: FloatArray = field(init=False)
-    _inverse: FloatArray = field(init=False)
-    _response: FloatArray = field(init=False)
-    _rewards: FloatArray = field(init=False)
+    inverse: FloatArray = field(init=False)
+    response: FloatArray = field(init=False)
+    rewards: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
         self.alive, self.trials = np.ones(self.arms, np.bool_), np.zeros(self.arms)
-        self._inverse = np.tile(np.eye(FEATURES) / RIDGE, (self.arms, 1, 1))
-        self._response, self._rewards = np.zeros((self.arms, FEATURES)), np.zeros(self.arms)
+        self.inverse = np.tile(np.eye(FEATURES) / RIDGE, (self.arms, 1, 1))
+        self.response, self.rewards = np.zeros((self.arms, FEATURES)), np.zeros(self.arms)
 
     def choose(self, state: FloatArray) -> int:
         """The arm with the highest upper bound of its reward; of equal ones the highest clock.
@@ -207,8 +241,8 @@ class Bandit:
         Args:
             state: float64[FEATURES].
         """
-        theta = np.einsum("aij,aj->ai", self._inverse, self._response)
-        width = np.sqrt(np.einsum("i,aij,j->a", state, self._inverse, state))
+        theta = np.einsum("aij,aj->ai", self.inverse, self.response)
+        width = np.sqrt(np.einsum("i,aij,j->a", state, self.inverse, state))
         bound = np.where(self.alive, theta @ state + self.alpha * width, -np.inf)
         return self.arms - 1 - int(bound[::-1].argmax())
 
@@ -220,12 +254,12 @@ class Bandit:
             state: float64[FEATURES], where.
             reward: What came of it.
         """
-        inverse = self._inverse[arm]
+        inverse = self.inverse[arm]
         gain = inverse @ state
         # Sherman-Morrison: the inverse of A + x x^T.
-        self._inverse[arm] = inverse - np.outer(gain, gain) / (1 + state @ gain)
-        self._response[arm] += reward * state
-        self._rewards[arm] += reward
+        self.inverse[arm] = inverse - np.outer(gain, gain) / (1 + state @ gain)
+        self.response[arm] += reward * state
+        self.rewards[arm] += reward
         self.trials[arm] += 1
         self._prune()
 
@@ -234,7 +268,7 @@ class Bandit:
         known = self.alive & (self.trials >= TRIALS)
         if not known.any():
             return
-        mean = np.where(known, self._rewards / np.maximum(self.trials, 1), -np.inf)
+        mean = np.where(known, self.rewards / np.maximum(self.trials, 1), -np.inf)
         best = int(mean.argmax())
         bad = known & (mean < mean[best] - BAD * abs(mean[best]))
         below, above = np.flatnonzero(bad[:best]), np.flatnonzero(bad[best + 1 :])

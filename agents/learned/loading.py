@@ -9,7 +9,10 @@ from throttllem_env.agents.learned.policy_file import PolicyFile, is_policy_file
 from throttllem_env.controller import Controller, ControllerError
 from throttllem_env.suggest import nearest
 
-KINDS = {"network": "throttllem_env.agents.learned.network_controller:NetworkController"}
+KINDS = {
+    "network": "throttllem_env.agents.learned.network_controller:NetworkController",
+    "bandit": "throttllem_env.agents.learned.bandit_file:bandit_controller",
+}
 """Classes by kind of policy; each is called with a `PolicyFile` and a label for messages."""
 
 ANSWERS = ("yes", "no")

@@ -21,6 +21,7 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "dqn": OFF_POLICY,
     "qrdqn": {**OFF_POLICY, "policy_kwargs": {"net_arch": [8], "n_quantiles": 5}},
     "sac": OFF_POLICY,
+    "linucb": {},
 }
 
 

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     algo: Annotated[
-        str, typer.Option(help="Learner: ppo, maskable-ppo, recurrent-ppo, dqn, qrdqn, sac, cma-es.")
+        str, typer.Option(help="Learner: ppo, maskable-ppo, recurrent-ppo, dqn, qrdqn, sac, linucb, cma-es.")
     ] = "ppo",
     scenario: Annotated[str, typer.Option(help="A shipped scenario, or a YAML file.")] = "llama2-13b-a100",
     trace: Annotated[

@@ -41,6 +41,7 @@ ALGORITHMS = {
     "dqn": Algorithm("ThrottLLeM/ServingDiscrete-v0", model="stable_baselines3:DQN"),
     "qrdqn": Algorithm("ThrottLLeM/ServingDiscrete-v0", model="sb3_contrib:QRDQN"),
     "sac": Algorithm("ThrottLLeM/ServingContinuous-v0", model="stable_baselines3:SAC"),
+    "linucb": Algorithm("ThrottLLeM/Serving-v0", "throttllem_env.training.bandit:train"),
     "cma-es": Algorithm("ThrottLLeM/Serving-v0", "throttllem_env.training.search.trainer:train"),
 }
 """By the name that `throttllem train --algo` takes."""

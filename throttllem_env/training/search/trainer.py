@@ -33,7 +33,15 @@ from throttllem_env.types import FloatArray, IntArray
 
 POLICY, HELD_OUT, SCORES = "policy.json", "held-out.csv", "state/scores.jsonl"
 
-NOT_TAKEN: Final = ("lagrangian", "residual", "imitation", "curriculum", "reward_weights", "validation_trace")
+NOT_TAKEN: Final = (
+    "lagrangian",
+    "residual",
+    "imitation",
+    "curriculum",
+    "randomisation",
+    "reward_weights",
+    "validation_trace",
+)
 """Settings that other learners take."""
 
 
