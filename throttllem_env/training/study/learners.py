@@ -44,11 +44,11 @@ class Learner:
 
 LEARNERS: Final[dict[str, Learner]] = {
     "ppo": Learner("ppo", 500_000, "PPO as `throttllem train` has it"),
-    "maskable-ppo": Learner("maskable-ppo", 300_000, "the same, without sizes that cannot be had now"),
-    "recurrent-ppo": Learner("recurrent-ppo", 120_000, "memory: an LSTM of 64 before the layers"),
-    "dqn": Learner("dqn", 250_000, "values of 64 joint actions, learned from a replay buffer"),
-    "qrdqn": Learner("qrdqn", 150_000, "25 quantiles of those values"),
-    "sac": Learner("sac", 60_000, "clock and size as two fractions"),
+    "maskable-ppo": Learner("maskable-ppo", 200_000, "the same, without sizes that cannot be had now"),
+    "recurrent-ppo": Learner("recurrent-ppo", 80_000, "memory: an LSTM of 64 before the layers"),
+    "dqn": Learner("dqn", 150_000, "values of 64 joint actions, learned from a replay buffer"),
+    "qrdqn": Learner("qrdqn", 100_000, "25 quantiles of those values"),
+    "sac": Learner("sac", 40_000, "clock and size as two fractions"),
     "residual": Learner(
         "ppo",
         80_000,
