@@ -17,6 +17,7 @@ from typing import Any
 
 from throttllem_env.training.report import Silent
 from throttllem_env.training.settings import TrainSettings
+from throttllem_env.training.study.contest import Standing
 from throttllem_env.training.study.learners import (
     LEARNERS,
     OPTIONS,
@@ -100,13 +101,15 @@ def tune_all(arguments: argparse.Namespace) -> None:
 def evaluate_all(arguments: argparse.Namespace) -> None:
     """Serve test blocks under all that is trained, and write the page."""
     tried = all_tried(arguments.out)
-    test = serve_tests(
-        tried,
-        arguments.traces,
-        arguments.out,
-        jobs=arguments.jobs,
-        notify=lambda text: print(text, flush=True),
-    )
+    test: list[dict[str, Standing]] = []
+    if not arguments.no_tests:
+        test = serve_tests(
+            tried,
+            arguments.traces,
+            arguments.out,
+            jobs=arguments.jobs,
+            notify=lambda text: print(text, flush=True),
+        )
     study = LearnersStudy(tried, test, trials_of(arguments.out / TUNING))
     print(write_learners_page(study, arguments.docs))
 
@@ -126,6 +129,7 @@ def main() -> None:
         "--tune-seed", type=int, default=100, help="tune: seed of trials; default: %(default)s"
     )
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="evaluate: where the page goes")
+    parser.add_argument("--no-tests", action="store_true", help="evaluate: only what trainings say")
     parser.add_argument("--jobs", type=int, default=2, help="evaluate: runs at once; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out/learners"), help="default: %(default)s")
     arguments = parser.parse_args()

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from throttllem_env.training.settings import TrainSettings
+
 SMALL = [
     *("--trace", "poisson:rate_rps=4,duration_s=400"),
     *("--option", "episode_s=10", "--option", "run_in_s=3"),
@@ -59,6 +61,18 @@ def test_events_are_laid_out_as_those_of_a_comparison(throttllem: Any) -> None:
     assert start.hparams["agent"].string_value == "train-ppo"
     assert start.hparams["n_steps"].number_value == 16
     assert events.Scalars("hparams/slo_attainment")
+
+
+def test_randomised_trainings_are_told_which_requests_are_recorded(
+    throttllem: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(settings: TrainSettings, _: Any) -> None:
+        raise ValueError(f"told {settings.randomisation}")
+
+    monkeypatch.setattr("throttllem_env.training.algorithms.train", told)
+    done = throttllem("train", "--algo", "ppo", "--randomise", "--recorded", "code=b.csv", "--out", "run")
+    assert "told Randomisation(conv='', code='b.csv'" in done.stderr
+    assert "told None" in throttllem("train", "--algo", "ppo", "--out", "run").stderr
 
 
 @pytest.mark.parametrize(

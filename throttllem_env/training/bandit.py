@@ -22,6 +22,7 @@ from throttllem_env.training.events import Events
 from throttllem_env.training.folder import BEST, CURVE, LAST, VALIDATIONS, TrainingFolder
 from throttllem_env.training.hyperparams import load_hyperparams, replaced
 from throttllem_env.training.report import Outcome, Reporter
+from throttllem_env.training.search.trainer import validation_of_row
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.training.validation import HeldOut, Validation
 
@@ -79,7 +80,7 @@ class _Training:
         """Begin the folder, or find out how far the training in it is."""
         begun = self._folder.open(self._settings, {"hyperparameters": self._values, **about()})
         rows = self._folder.rows(VALIDATIONS) if begun else []
-        self._looks = [_validation(row) for row in rows]
+        self._looks = [validation_of_row(row) for row in rows]
         self.steps = self._looks[-1].steps if self._looks else 0
         self._folder.cut(CURVE, self.steps)
         if self._looks:
@@ -203,8 +204,3 @@ def _environment(settings: TrainSettings) -> ServingEnv:
     if not isinstance(env, ServingEnv) or env.options.actions != "multi-discrete":
         raise ValueError(f"env_id = {settings.environment!r}: linucb plays in ThrottLLeM/Serving-v0")
     return env
-
-
-def _validation(row: dict[str, str]) -> Validation:
-    values: dict[str, Any] = {name: float(value) for name, value in row.items() if name != "slo_attained"}
-    return Validation(**values | {"steps": int(row["steps"]), "slo_attained": row["slo_attained"] == "True"})

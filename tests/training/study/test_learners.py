@@ -165,12 +165,17 @@ def test_the_page_says_what_was_tried_and_who_wins(tmp_path: Path) -> None:
     page = write_learners_page(LearnersStudy(tried, [standings], [trial]), tmp_path / "docs")
     text = page.read_text()
     assert "--learners ppo:2,dqn\n" in text
-    assert "| ppo | 1 | 200,000 | 160 s | 1.50, 0.95 | 0.950 | 40.0 % | 99.80 % |" in text
+    assert (
+        "| ppo | 1 | 200,000, cut off before 500,000 | 160 s | 1.50, 0.95 | 0.950 | 40.0 % | 99.80 % |"
+        in text
+    )
     assert "| ppo, seed 1 | **90.0 %, +0.10** | 1 of 1 |" in text
     assert "| dqn, seed 0 | 125.0 %, -0.60 | 0 of 1 |" in text
     assert "| throttllem-energy | 97.0 %, +0.00 | 0 of 1 |" in text
     assert "| 0 | 1.200 | 3 | 0.0005 | 0.99 | 0.003 | 128 | 256 | 64 | 30 |" in text
-    assert "## Tuning" not in write_learners_page(LearnersStudy(tried, [standings]), tmp_path).read_text()
+    short = write_learners_page(LearnersStudy(tried, []), tmp_path).read_text()
+    assert "## Tuning" not in short
+    assert "## Test blocks\n\nNot run." in short
 
 
 def test_without_trainings_there_is_no_page(tmp_path: Path) -> None:

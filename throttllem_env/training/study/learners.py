@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +10,7 @@ from throttllem_env.training.algorithms import train
 from throttllem_env.training.extras import Imitation, Lagrangian, Randomisation, Residual
 from throttllem_env.training.report import Reporter
 from throttllem_env.training.settings import TrainSettings
-from throttllem_env.training.study.recipes import CODE, CONV
+from throttllem_env.training.study.recipes import CODE, CONV, StudyRecipe
 
 LOOKS: Final = 3
 """How often a training is held to held-out requests."""
@@ -23,45 +21,26 @@ OPTIONS: Final = {"episode_s": 600.0, "run_in_s": 0.0, "violation_weight": 30.0}
 COST: Final = "cost.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """A way to train.
-
-    Attributes:
-        algo: The algorithm.
-        steps: Steps of single environments.
-        about: One sentence for the page.
-        hyperparameters: Values that replace the algorithm's own.
-        extras: Further fields of `TrainSettings`.
-    """
-
-    algo: str
-    steps: int
-    about: str
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-
-LEARNERS: Final[dict[str, Learner]] = {
-    "ppo": Learner("ppo", 500_000, "PPO as `throttllem train` has it"),
-    "maskable-ppo": Learner("maskable-ppo", 200_000, "the same, without sizes that cannot be had now"),
-    "recurrent-ppo": Learner("recurrent-ppo", 80_000, "memory: an LSTM of 64 before the layers"),
-    "dqn": Learner("dqn", 150_000, "values of 64 joint actions, learned from a replay buffer"),
-    "qrdqn": Learner("qrdqn", 100_000, "25 quantiles of those values"),
-    "sac": Learner("sac", 40_000, "clock and size as two fractions"),
-    "residual": Learner(
+LEARNERS: Final[dict[str, StudyRecipe]] = {
+    "ppo": StudyRecipe("ppo", 500_000, "PPO as `throttllem train` has it"),
+    "maskable-ppo": StudyRecipe("maskable-ppo", 200_000, "the same, without sizes that cannot be had now"),
+    "recurrent-ppo": StudyRecipe("recurrent-ppo", 80_000, "memory: an LSTM of 64 before the layers"),
+    "dqn": StudyRecipe("dqn", 150_000, "values of 64 joint actions, learned from a replay buffer"),
+    "qrdqn": StudyRecipe("qrdqn", 100_000, "25 quantiles of those values"),
+    "sac": StudyRecipe("sac", 40_000, "clock and size as two fractions"),
+    "residual": StudyRecipe(
         "ppo",
         80_000,
         "PPO that moves `throttllem`'s choice: at most 12 % of the top clock, or the next larger size",
         extras={"residual": Residual()},
     ),
-    "lagrangian": Learner(
+    "lagrangian": StudyRecipe(
         "ppo",
         300_000,
         "PPO with a price of lateness that moves until 2 % of requests are late, the reference's share",
         extras={"lagrangian": Lagrangian(late_share=0.02)},
     ),
-    "imitation": Learner(
+    "imitation": StudyRecipe(
         "ppo",
         300_000,
         "PPO that begins with 20,000 steps of `throttllem`, cloned",
@@ -71,7 +50,7 @@ LEARNERS: Final[dict[str, Learner]] = {
 """By name."""
 
 
-def require_learner(name: str) -> Learner:
+def require_learner(name: str) -> StudyRecipe:
     """The learner of a name.
 
     Raises:
@@ -94,7 +73,7 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
 
 
 def learner_settings(
-    learner: Learner, folder: Path, seed: int, scenario: str, traces: Path, **changes: Any
+    learner: StudyRecipe, folder: Path, seed: int, scenario: str, traces: Path, **changes: Any
 ) -> TrainSettings:
     """What to train: the train blocks of both recorded hours and drawn loads, all of it randomised.
 

@@ -58,7 +58,7 @@ class LearnersStudy:
 
     Attributes:
         tried: Trainings.
-        test: Standings by case, then agent.
+        test: Standings by case, then agent; empty where tests were not run.
         trials: Of the tuning, the best first.
     """
 
@@ -142,7 +142,7 @@ def _trained(one: Tried) -> list[str]:
     return [
         one.learner,
         f"{training.seed}",
-        f"{training.steps[-1]:,.0f}",
+        _steps(training.steps[-1], LEARNERS[one.learner].steps),
         f"{one.cost_s:.0f} s",
         ", ".join(f"{-score:.2f}" for score in training.score),
         f"{-training.score[best]:.3f}",
@@ -151,7 +151,14 @@ def _trained(one: Tried) -> list[str]:
     ]
 
 
+def _steps(done: float, planned: int) -> str:
+    """How far a training came; it overshoots by a rollout at most."""
+    return f"{done:,.0f}" if done >= planned else f"{done:,.0f}, cut off before {planned:,}"
+
+
 def _tests(study: LearnersStudy) -> Section:
+    if not study.test:
+        return Section("Test blocks", "Not run.")
     agents = {RIVAL: RIVAL} | {one.model: f"{one.learner}, seed {one.training.seed}" for one in study.tried}
     cases = [standings[REFERENCE] for standings in study.test]
     heads = ["agent", *(f"{one.case.name} ({percent(one.attainment)})" for one in cases), "wins"]
