@@ -5,8 +5,6 @@ answers, so their target is what lets a long answer end in time: a share of the 
 tokens of a long answer. Which answers are long is learned from those that have ended.
 """
 
-from collections import deque
-
 import numpy as np
 
 from throttllem_env.controller import Assignment
@@ -34,16 +32,18 @@ class Pace:
                 for its prompt, and for what the future brings.
         """
         self._slo, self._share = assignment.slo, share
-        self._outputs: deque[int] = deque(maxlen=REMEMBERED)
+        self._outputs, self._ended = np.empty(REMEMBERED, np.int64), 0
         self._long_tokens = float(assignment.scenario.output_cap_tokens)
 
     def observe(self, telemetry: Telemetry) -> None:
         """Take in what has finished."""
         if not telemetry.finished:
             return
-        self._outputs.extend(request.generated_tokens for request in telemetry.finished)
-        if len(self._outputs) >= FEWEST:
-            self._long_tokens = float(np.percentile(self._outputs, LONG_PERCENTILE))
+        for request in telemetry.finished:
+            self._outputs[self._ended % REMEMBERED] = request.generated_tokens
+            self._ended += 1
+        if self._ended >= FEWEST:
+            self._long_tokens = float(np.percentile(self._outputs[: self._ended], LONG_PERCENTILE))
 
     @property
     def long_tokens(self) -> float:

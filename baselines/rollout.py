@@ -47,8 +47,11 @@ class Rollout:
         """
         chosen = np.arange(len(tables.clocks_mhz) - 1, -1, -EVERY)[::-1]
         self._tables, self._chosen = tables, chosen
-        first, rest = np.meshgrid(chosen, chosen, indexing="ij")
-        self._first, self._rest = first.ravel(), rest.ravel()
+        # Pairs go through all second clocks for each first one.
+        self._first, self._rest = (
+            AtClocks.of(tables, chosen),
+            AtClocks.of(tables, np.tile(chosen, len(chosen))),
+        )
 
     def best_mhz(self, start: Start, load: Load, target_s: float) -> int:
         """The first clock of the cheapest pair.
@@ -59,21 +62,24 @@ class Rollout:
             target_s: Longest mean time between tokens, seconds.
         """
         costs = self.costs_j(start, load, target_s)
-        return int(self._tables.clocks_mhz[self._first[int(np.argmin(costs))]])
+        return int(self._tables.clocks_mhz[self._chosen[int(np.argmin(costs)) // len(self._chosen)]])
 
     def costs_j(self, start: Start, load: Load, target_s: float) -> FloatArray:
         """What pairs of clocks cost, float64[pairs]: energy and lateness, less the worth of the work done.
 
         Work that is put off is not saved, so each token is worth what one more would cost in the long run.
         """
-        worth = self.worth(load, target_s)
-        backlog = np.full(len(self._first), float(start.backlog_tokens))
-        batch = np.full(len(self._first), float(start.batch))
-        cost_j = np.zeros(len(self._first))
+        worth, chosen = self.worth(load, target_s), len(self._chosen)
+        backlog = np.full(chosen, float(start.backlog_tokens))
+        batch = np.full(chosen, float(start.batch))
+        cost_j = np.zeros(chosen)
+        at, free = self._first, self._free(self._first, load)
         for step in range(STEPS):
-            at = self._first if step == 0 else self._rest
-            done = self._step(at, backlog, batch, load, target_s)
-            waits_s = backlog * self._tables.prefill_per_token_s[at] + step * STEP_S - start.ttft_left_s
+            if step == 1:  # until here it was all the same whatever comes after
+                backlog, batch, cost_j = (np.repeat(values, chosen) for values in (backlog, batch, cost_j))
+                at, free = self._rest, self._free(self._rest, load)
+            done = self._step(at, free, backlog, batch, load, target_s)
+            waits_s = backlog * at.prefill_s + step * STEP_S - start.ttft_left_s
             late = done.late + np.where(backlog > 0, np.maximum(waits_s, 0.0), 0.0)
             cost_j += (done.power_w + LATE_W * late) * STEP_S
             cost_j -= worth.token_j * done.tokens + worth.prompt_token_j * done.prompt_tokens
@@ -82,23 +88,32 @@ class Rollout:
             batch = np.maximum(batch + begun - ended, 0.0)
         return cost_j
 
+    def _free(self, at: "AtClocks", load: Load) -> FloatArray:
+        """Share of time that arriving prompts leave."""
+        free: FloatArray = 1 - self._tables.prefill_share(load.prompt_tokens_per_s)[at.index]
+        return free
+
     def _step(
-        self, at: IntArray, backlog: FloatArray, batch: FloatArray, load: Load, target_s: float
+        self,
+        at: "AtClocks",
+        free: FloatArray,
+        backlog: FloatArray,
+        batch: FloatArray,
+        load: Load,
+        target_s: float,
     ) -> "Step":
         """One step: prompts first, then tokens with the time that they leave."""
-        tables = self._tables
-        prefill_s = tables.prefill_per_token_s[at]
-        share = np.minimum(backlog * prefill_s / STEP_S, 1.0)
-        fixed, per_request, per_kv = tables.decode[at].T
-        iteration_s = fixed + (per_request + per_kv * load.context_tokens) * np.maximum(batch, 1.0)
+        share = np.minimum(backlog * at.prefill_s / STEP_S, 1.0)
+        at_least_one = np.maximum(batch, 1.0)
+        iteration_s = at.fixed_s + (at.per_request_s + at.per_kv_s * load.context_tokens) * at_least_one
         decoding = (1 - share) * np.minimum(batch, 1.0)
-        tokens = decoding * STEP_S / iteration_s * np.maximum(batch, 1.0)
-        row = np.clip(np.rint(batch), 1, tables.decode_w.shape[1] - 1).astype(np.int64)
-        power_w = share * tables.prefill_w[at] + decoding * tables.decode_w[at, row]
-        power_w += (1 - share - decoding) * tables.idle_w[at]
-        tbt_s = iteration_s / (1 - tables.prefill_share(load.prompt_tokens_per_s)[at])
-        late = np.where(batch > 0, np.maximum(tbt_s / target_s - 1, 0.0), 0.0)
-        return Step(power_w, tokens, share * STEP_S / prefill_s, late)
+        tokens = decoding * STEP_S / iteration_s * at_least_one
+        decode_w = self._tables.decode_w
+        row = np.minimum(np.rint(at_least_one), decode_w.shape[1] - 1).astype(np.int64)
+        power_w = share * at.prefill_w + decoding * decode_w[at.index, row]
+        power_w += (1 - share - decoding) * at.idle_w
+        late = np.where(batch > 0, np.maximum(iteration_s / free / target_s - 1, 0.0), 0.0)
+        return Step(power_w, tokens, share * STEP_S / at.prefill_s, late)
 
     def worth(self, load: Load, target_s: float) -> "Worth":
         """What one more token of either kind costs in the long run, joules."""
@@ -117,6 +132,26 @@ class Rollout:
         steady = self._tables.steady(load)
         good = steady.sustained & (steady.tbt_s <= target_s)
         return float(steady.power_w[good].min() if good.any() else steady.power_w[-1])
+
+
+class AtClocks(NamedTuple):
+    """What tables say at some clocks: arrays of equal length; see `LatencyTables`."""
+
+    index: IntArray
+    prefill_s: FloatArray
+    fixed_s: FloatArray
+    per_request_s: FloatArray
+    per_kv_s: FloatArray
+    prefill_w: FloatArray
+    idle_w: FloatArray
+
+    @classmethod
+    def of(cls, tables: LatencyTables, index: IntArray) -> "AtClocks":
+        """Look up the clocks of these indices."""
+        decode = np.ascontiguousarray(tables.decode[index].T)
+        return cls(
+            index, tables.prefill_per_token_s[index], *decode, tables.prefill_w[index], tables.idle_w[index]
+        )
 
 
 class Step(NamedTuple):

@@ -6,6 +6,8 @@ A request is attained when it completes within the E2E SLO of its arrival. Every
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from throttllem_env.types import Telemetry
 
 
@@ -50,11 +52,9 @@ def deadlines_passed(telemetry: Telemetry, previous_s: float, e2e_slo_s: float) 
     tables = [telemetry.queue]
     for instance in (telemetry.active, *telemetry.others):
         tables += [instance.running, instance.waiting]
-    missed = sum(
-        int(((t.arrival_s + e2e_slo_s > previous_s) & (t.arrival_s + e2e_slo_s <= now_s)).sum())
-        for t in tables
-        if len(t)
-    )
+    missed = 0
+    for deadlines_s in [table.arrival_s + e2e_slo_s for table in tables if len(table)]:
+        missed += int(np.count_nonzero((deadlines_s > previous_s) & (deadlines_s <= now_s)))
     for request in telemetry.finished:
         deadline_s = request.arrival_s + e2e_slo_s
         missed += previous_s < deadline_s <= now_s and request.finish_s > deadline_s

@@ -14,6 +14,7 @@ from throttllem_env.evaluation.results import results
 from throttllem_env.evaluation.tensorboard import (
     HPARAM_METRICS,
     LAYOUT,
+    MOST_ROWS,
     SERIES,
     TRADEOFF,
     UNITS,
@@ -70,6 +71,20 @@ def test_what_is_no_number_is_left_out_and_nothing_is_said_of_it(
     written = {tag.removeprefix("hparams/") for tag in events.Tags()["scalars"] if tag.startswith("hparams/")}
     assert written == set(HPARAM_METRICS) - {"e2e_p99_s", "tbt_mean_s"}
     assert "NaN" not in caplog.text
+
+
+def test_a_run_of_many_hours_is_written_in_even_steps_to_its_end(
+    tmp_path: Path, comparison: Comparison
+) -> None:
+    run, seconds = comparison.runs[0], 2 * MOST_ROWS + 2
+    ramp = [float(t) for t in range(seconds)]
+    line = Timeline(**dict.fromkeys(SERIES.values(), ramp) | {"time_s": ramp})
+    write_tensorboard(
+        replace(comparison, runs=(replace(run, result=replace(run.result, timeline=line)),)), tmp_path
+    )
+    scalars = read(tmp_path / run_name(run.agent) / f"seed-{run.seed}").Scalars("load/queue")
+    assert [s.step for s in scalars] == [*range(0, seconds, 3), seconds - 1]
+    assert [s.value for s in scalars] == [s.step for s in scalars]
 
 
 def test_violations_stand_over_the_energy_that_was_spent(tmp_path: Path, comparison: Comparison) -> None:

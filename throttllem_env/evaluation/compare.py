@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from throttllem_env.controller import Assignment, make_controller
-from throttllem_env.evaluation.runner import run_controller
+from throttllem_env.evaluation.runner import control_points, run_controller
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.shares import Shares
 from throttllem_env.evaluation.sweeps.identity import (
@@ -212,6 +212,8 @@ def _run_all(
     source = None if place.shared_memory else _shared_trace(place, settings.trace)
     common = settings, scenario, source, far
     calls = {key: (*common, *pair, index) for index, (key, pair) in enumerate(zip(keys, pairs, strict=True))}
+    costs = {agent: _cost(agent, settings.control) for agent in settings.agents}
+    longest_first = sorted(calls.items(), key=lambda item: costs[item[1][-3]], reverse=True)
 
     def finished(key: str) -> None:
         if numbers is not None:
@@ -224,8 +226,20 @@ def _run_all(
             notify(f"continuing: {len(there)} of {len(calls)} runs were there")
 
     shelf = Shelf(settings.out / "runs", ".npz", dump_run, load_run) if settings.out else None
-    done = sweep(place, _run, calls, shelf, fresh=settings.fresh, on_start=started, on_result=finished)
-    return list(done.values())
+    done = sweep(
+        place, _run, dict(longest_first), shelf, fresh=settings.fresh, on_start=started, on_result=finished
+    )
+    return [done[key] for key in keys]
+
+
+def _cost(agent: str, control: str) -> tuple[bool, bool, float]:
+    """Order of agents by how long their runs take: who reads what, and how often, is most of it.
+
+    Long runs begin first, so that no worker is left with one when all others are done.
+    """
+    controller = make_controller(agent)
+    events = control_points(controller, control) == "events"
+    return events, controller.needs_observation, 1 / controller.period_s
 
 
 def _run(

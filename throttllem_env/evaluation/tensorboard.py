@@ -47,6 +47,9 @@ HPARAM_METRICS = (
 TRADEOFF = "tradeoff/violations"
 """Tag of the violations so far, with the joules spent so far in the step's place: down and left is better."""
 
+MOST_ROWS = 4000
+"""Samples of a run that are written: an hour's are all there, and TensorBoard shows a thousand at a time."""
+
 LAYOUT = {
     "Evaluation: energy against SLO violations": {
         "violations so far, by joules spent": ["Multiline", [TRADEOFF]],
@@ -134,15 +137,21 @@ def _write_series(writer: "SummaryWriter", timeline: Timeline) -> None:
         tag: [UNITS.get(tag, 1.0) * value for value in getattr(timeline, column)]
         for tag, column in SERIES.items()
     }
-    for row, time_s in enumerate(timeline.time_s):
+    for row in _even_rows(len(timeline.time_s)):
         # One event for all tags: an event each would take an hour's trace half a minute.
         values = [Summary.Value(tag=tag, simple_value=column[row]) for tag, column in columns.items()]
+        time_s = timeline.time_s[row]
         writer.file_writer.add_summary(Summary(value=values), int(time_s), time_s)
     for row in _telling_rows(timeline):
         value = Summary.Value(tag=TRADEOFF, simple_value=timeline.violations[row])
         writer.file_writer.add_summary(
             Summary(value=[value]), int(timeline.energy_j[row]), timeline.time_s[row]
         )
+
+
+def _even_rows(samples: int) -> list[int]:
+    """All rows of a run, or every so many of a long one, and the last."""
+    return sorted({*range(0, samples, -(-samples // MOST_ROWS) or 1), *range(samples)[-1:]})
 
 
 def _telling_rows(timeline: Timeline) -> list[int]:

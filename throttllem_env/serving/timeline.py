@@ -124,9 +124,12 @@ class TimelineRecorder:
 
     def _project(self, telemetry: Telemetry) -> None:
         """Remember what the projection says about a sample to come."""
+        due_s = telemetry.time_s // SAMPLE_S * SAMPLE_S + self._ahead_s
+        if telemetry.idle:  # projected as well, at a cost, nobody would be there
+            self._projections.append((due_s, 0.0, 0.0))
+            return
         outlook = self._forecaster.outlook(telemetry)
         mhz = telemetry.active.frequency_mhz
-        due_s = telemetry.time_s // SAMPLE_S * SAMPLE_S + self._ahead_s
         horizon_s = np.array([due_s - telemetry.time_s])
         batch, kv = look_ahead(outlook, mhz, horizon_s)
         share = kv[0] / telemetry.active.kv_blocks_total

@@ -12,7 +12,7 @@ from throttllem_env.serving.compiled.reports import records, telemetry
 from throttllem_env.serving.compiled.start import draw_ahead, new_node
 from throttllem_env.serving.compiled.tables import dense_tables
 from throttllem_env.serving.draws import streams
-from throttllem_env.serving.kernels import actions, report, run
+from throttllem_env.serving.kernels import actions, power, report, run
 from throttllem_env.traces import Trace
 from throttllem_env.types import Action, Telemetry
 
@@ -43,6 +43,7 @@ class CompiledBackend:
         self._capabilities = Capabilities(scenario.gpu_spec.clocks_mhz, scenario.sizes, True, True)
         self._clock_index = {mhz: i for i, mhz in enumerate(scenario.gpu_spec.clocks_mhz)}
         self._tables = dense_tables(scenario)
+        self._ready: set[tuple[int, int]] = set()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -55,14 +56,17 @@ class CompiledBackend:
         self._streams = streams(seed)
         self._node = new_node(scenario, self._tables, trace, gated=self._gate is not None)
         self._prepare(scenario.largest_size, scenario.top_mhz)
+        draw_ahead(self._node, scenario, *self._streams)
         actions.start_node(self._node, len(scenario.sizes) - 1)
         return self.advance(0.0)
 
     def _prepare(self, size: int, mhz: int) -> None:
-        """Have everything ready that kernels cannot make: physics at a clock, and random draws."""
+        """Have the physics of a size at a clock ready, which kernels cannot make."""
+        if (size, mhz) in self._ready:
+            return
         require_room(self._scenario.engine, self._scenario.kv_blocks(size))
         self._tables.fill(self._scenario.sizes.index(size), self._clock_index[mhz])
-        draw_ahead(self._node, self._scenario, *self._streams)
+        self._ready.add((size, mhz))
 
     def apply(self, action: Action) -> None:
         """Ask for a clock and a size; see `Backend.apply`."""
@@ -70,20 +74,30 @@ class CompiledBackend:
         active = self._node.instances[self._node.state["active"]]
         self._prepare(int(active["size"]), action.frequency_mhz)
         self._prepare(action.size, self._scenario.top_mhz)
+        draw_ahead(self._node, self._scenario, *self._streams)
         size_index = self._scenario.sizes.index(action.size)
         actions.apply(self._node, self._clock_index[action.frequency_mhz], size_index)
 
     def advance(self, until_s: float, *, stop_at_events: bool = False) -> Telemetry:
         """Serve until a boundary at or after `until_s`; see `Backend.advance`."""
+        self._run(until_s, stop_at_events)
+        now = self._snapshot()
+        report.begin_interval(self._node, now.energy_j)
+        return now
+
+    def skip(self, until_s: float) -> float:
+        """Serve as `advance` does, but tell no more than the time: telemetry takes longer than serving."""
+        self._run(until_s, stop_at_events=False)
+        power.bring_up_to_now(self._node)
+        return float(self._node.state["now_s"])
+
+    def _run(self, until_s: float, stop_at_events: bool) -> None:
         draw_ahead(self._node, self._scenario, *self._streams)
         while not run.run(self._node, float(until_s), bool(stop_at_events)):
             if self._gate is None:
                 raise RuntimeError("the node asks a gate, and there is none")
             admitted, lost = self._gate(self._snapshot())
             run.answer(self._node, bool(admitted), bool(lost))
-        now = self._snapshot()
-        report.begin_interval(self._node, now.energy_j)
-        return now
 
     def _snapshot(self) -> Telemetry:
         return telemetry(self._node, self._scenario.gpu_spec.clocks_mhz)

@@ -43,7 +43,7 @@ class FinishedRequests(Sequence[FinishedRequest]):
         return tuple(self)[index] if isinstance(index, slice) else self._at(self._ids[[index]])[0]
 
     def __iter__(self) -> Iterator[FinishedRequest]:
-        return iter(self._at(self._ids))
+        return iter(self._at(self._ids) if len(self._ids) else ())
 
     def _at(self, ids: NDArray[np.int32]) -> list[FinishedRequest]:
         rows = self._requests[ids]

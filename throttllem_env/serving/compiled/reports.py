@@ -1,12 +1,14 @@
 """Telemetry and records of a node that is plain arrays."""
 
+from collections import namedtuple
+
 import numpy as np
 
 from throttllem_env.serving.backend import ARRIVAL_WINDOW_S, EnergyParts, RequestRecords, RunRecords
 from throttllem_env.serving.compiled.finished import FinishedRequests
 from throttllem_env.serving.gaps import distribution
 from throttllem_env.serving.kernels import power, report
-from throttllem_env.serving.kernels.layout import ABSENT, COMPLETED, Node
+from throttllem_env.serving.kernels.layout import ABSENT, COMPLETED, INSTANCE, STATE, Node
 from throttllem_env.types import (
     EMPTY_TABLE,
     ArrivalWindow,
@@ -18,51 +20,53 @@ from throttllem_env.types import (
 
 _STATES = (None, InstanceState.WARMING, InstanceState.ACTIVE, InstanceState.DRAINING)
 
+# A record as Python's numbers, all at once: its fields one by one would take three times as long.
+_State = namedtuple("_State", STATE.names or ())  # type: ignore[misc]
+_Instance = namedtuple("_Instance", INSTANCE.names or ())  # type: ignore[misc]
+
 
 def telemetry(node: Node, clocks_mhz: tuple[int, ...]) -> Telemetry:
     """What a live server knows now; see `Telemetry`."""
-    state = node.state
     energy_j = power.total_energy(node)
-    now_s, reported_s = float(state["now_s"]), float(state["reported_s"])
-    elapsed_s = now_s - reported_s
-    active, other = int(state["active"]), 1 - int(state["active"])
-    gaps = int(state["gap_count"])
+    recent = report.forget_arrivals(node, float(node.state["now_s"]) - ARRIVAL_WINDOW_S)
+    state = _State(*node.state.item())
+    elapsed_s, other = state.now_s - state.reported_s, 1 - state.active
     return Telemetry(
-        time_s=now_s,
-        active=_instance(node, active, clocks_mhz),
+        time_s=state.now_s,
+        active=_instance(node, state.active, clocks_mhz, (state.queue_head, state.admitted)),
         others=(_instance(node, other, clocks_mhz),) if node.instances["state"][other] else (),
-        queue=_waiting(node, -1, int(state["admitted"]), int(state["next_arrival"])),
-        recent=_recent(node, now_s),
+        queue=_waiting(node, -1, state.admitted, state.next_arrival),
+        recent=ArrivalWindow(min(ARRIVAL_WINDOW_S, state.now_s), recent, state.recent_prompt_tokens),
         energy_j=energy_j,
-        power_w=(energy_j - float(state["reported_j"])) / elapsed_s if elapsed_s > 0 else 0.0,
-        finished=FinishedRequests(node, int(state["reported_finished"]), int(state["finished"])),
-        arrived=int(state["arrived"]),
-        rejected=int(state["rejected"]),
-        tokens_generated=int(state["tokens"]),
-        tbt_mean_s=float(state["gap_sum_s"]) / gaps if gaps else 0.0,
-        ignored_actions=int(state["ignored_actions"]),
-        frequency_switches=int(state["frequency_switches"]),
-        size_changes=int(state["size_changes"]),
-        previous_s=reported_s,
+        power_w=(energy_j - state.reported_j) / elapsed_s if elapsed_s > 0 else 0.0,
+        finished=FinishedRequests(node, state.reported_finished, state.finished),
+        arrived=state.arrived,
+        rejected=state.rejected,
+        tokens_generated=state.tokens,
+        tbt_mean_s=state.gap_sum_s / state.gap_count if state.gap_count else 0.0,
+        ignored_actions=state.ignored_actions,
+        frequency_switches=state.frequency_switches,
+        size_changes=state.size_changes,
+        previous_s=state.reported_s,
     )
 
 
-def _instance(node: Node, place: int, clocks_mhz: tuple[int, ...]) -> InstanceTelemetry:
-    instance, state = node.instances[place], node.state
-    instance_state = _STATES[instance["state"]]
+def _instance(
+    node: Node, place: int, clocks_mhz: tuple[int, ...], queue: tuple[int, int] = (0, 0)
+) -> InstanceTelemetry:
+    """An instance; `queue` is the range of the trace that waits in its engine."""
+    instance = _Instance(*node.instances[place].item())
+    instance_state = _STATES[instance.state]
     if instance_state is None:
         raise RuntimeError(f"place {place}: no instance")
-    queue = (0, 0)
-    if instance_state is InstanceState.ACTIVE:
-        queue = int(state["queue_head"]), int(state["admitted"])
     return InstanceTelemetry(
         instance_state,
-        int(instance["size"]),
-        float(instance["since_s"]),
-        clocks_mhz[instance["ruling"]],
-        clocks_mhz[instance["target"]],
-        int(instance["used_blocks"]),
-        int(instance["total_blocks"]),
+        instance.size,
+        instance.since_s,
+        clocks_mhz[instance.ruling],
+        clocks_mhz[instance.target],
+        instance.used_blocks,
+        instance.total_blocks,
         _running(node, place),
         _waiting(node, place, *queue),
     )
@@ -85,11 +89,6 @@ def _waiting(node: Node, place: int, first: int, end: int) -> RequestTable:
     n = report.gather_waiting(node, place, first, end, counts, arrival_s, lost)
     counts = counts[:, :n]
     return RequestTable(counts[0], arrival_s[:n], counts[1], counts[2], counts[3], lost[:n])
-
-
-def _recent(node: Node, now_s: float) -> ArrivalWindow:
-    requests = report.forget_arrivals(node, now_s - ARRIVAL_WINDOW_S)
-    return ArrivalWindow(min(ARRIVAL_WINDOW_S, now_s), requests, int(node.state["recent_prompt_tokens"]))
 
 
 def records(node: Node, released_w: float) -> RunRecords:
