@@ -1,6 +1,7 @@
 """Fits are held to data that they have not seen, and the shipped profiles are what the fits give."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,18 +83,28 @@ def test_decode_power_of_models_that_were_not_seen(calibration: Path) -> None:
     assert errors["held_out_by_model"] < 0.7 * errors["held_out_constant"]
 
 
+def leaves(tree: Any, name: str = "") -> dict[str, Any]:
+    """Values by their path."""
+    if not isinstance(tree, dict):
+        return {name: tree}
+    below = (leaves(branch, f"{name}/{key}") for key, branch in tree.items())
+    return {path: value for found in below for path, value in found.items()}
+
+
 @pytest.mark.parametrize(("model", "gpu"), [("llama2-13b", "a100-40gb"), ("llama3-70b", "h100-80gb")])
 def test_shipped_profiles_are_what_the_fit_gives(calibration: Path, model: str, gpu: str) -> None:
     found = ProfileBuilder(calibration).build(model, gpu)
     assert found
     shipped = yaml.safe_load((PROFILES / f"{model}_{gpu}.yaml").read_text())
-    assert {k: shipped[k] for k in ("sources", "assumed", "errors")} == {
-        k: found[k] for k in ("sources", "assumed", "errors")
-    }
+    assert {k: shipped[k] for k in ("sources", "assumed")} == {k: found[k] for k in ("sources", "assumed")}
+    # On another processor a search stops elsewhere.
+    assert leaves(shipped["errors"]) == pytest.approx(leaves(found["errors"]), abs=0.002)
     for section in ("response", "power"):
         assert shipped[section] == pytest.approx(found[section], rel=1e-3)
     for size, row in found["latency"].items():
-        assert shipped["latency"][size] == pytest.approx(row, rel=1e-3)
+        ours, host_s = shipped["latency"][size], row.pop("host_s")
+        assert ours.pop("host_s") == pytest.approx(host_s, rel=0.1)  # so little that data say little of it
+        assert ours == pytest.approx(row, rel=1e-3)
 
 
 def test_a_parameter_without_effect_is_left_out() -> None:

@@ -19,7 +19,7 @@ PORTS = tuple(range(start := 10_000 + os.getpid() % 600 * 16, start + 16))
 
 
 class FakeLaunch:
-    """Starts fake servers. `faults` are of the next ones, by size; `redirect` gives the next one another port."""
+    """Starts fake servers. `faults` are of the next ones, by size; `redirect` is the next one's port."""
 
     def __init__(self, **environment: str) -> None:
         self.faults: dict[int, tuple[str, ...]] = {}
