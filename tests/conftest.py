@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow or busy machine is no failure: what must be fast is measured elsewhere, as ratios. Examples are the same
-# in every run: what one draw in a thousand would find fails whoever searches for it, not whoever comes by.
+# A slow or busy machine is no failure: what must be fast is measured elsewhere, as ratios. Examples are the
+# same in every run: what one draw in a thousand would find fails whoever searches for it, and nobody else.
 settings.register_profile(
     "throttllem", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -21,8 +21,8 @@ BOUND_S = 300.0
 class FakeVllm:
     """An upstream: `max_tokens` tokens, one per iteration, in chunks of `tokens_per_chunk`.
 
-    No stream begins before `gathers` of them are there. A request may carry `dies_after`: after so many chunks
-    the connection breaks, or, with `fails_with`, the error is streamed as vLLM does.
+    No stream begins before `gathers` of them are there. A request may carry `dies_after`: after so many
+    chunks the connection breaks, or, with `fails_with`, the error is streamed as vLLM does.
     """
 
     def __init__(self, iteration_s: float = 0.0, tokens_per_chunk: int = 1, gathers: int = 0) -> None:
