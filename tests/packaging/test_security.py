@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("throttllem_env", "agents", "baselines", "traces", "scripts")
+GIVEN_AWAY = {"throttllem_env/serving/vllm/servers/stats_socket.py"}
+"""Where a file of ours is given to the user whose servers write to it."""
 UNPICKLED = {"agents/learned/foreign.py"}
 """Where pickles are loaded, behind the user's flag `trust=yes`."""
 
@@ -47,7 +49,7 @@ def test_no_shell_is_called() -> None:
 
 def test_nobody_is_made_root() -> None:
     raised = r"os\.(setuid|seteuid|setreuid|setresuid|setgid|chown|lchown)|shutil\.chown"
-    assert not [(file, name) for file, name, _ in named(raised)]
+    assert {file for file, _, _ in named(raised)} <= GIVEN_AWAY
     programs = [
         (file, word.value)
         for file, _, node in named(r"(subprocess\.)?(run|Popen|check_call|check_output)")

@@ -184,6 +184,15 @@ def serve(
             "--force", help="Override clocks that somebody else seems to have locked.", rich_help_panel=TRUST
         ),
     ] = False,
+    server_user: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose the vLLM servers' processes are, where serve is root's.",
+            metavar="NAME",
+            show_default="the same user's",
+            rich_help_panel=TRUST,
+        ),
+    ] = None,
     watchdog: Annotated[
         str,
         typer.Option(
@@ -224,14 +233,16 @@ def serve(
         from throttllem_env.live.files import allow_many_files
     allow_many_files()
     if upstream is not None:
-        _refuse_beside_upstream(upstream, model=model, emulate=emulate, gpus=gpus)
+        _refuse_beside_upstream(
+            upstream, model=model, emulate=emulate, gpus=gpus, **{"server-user": server_user}
+        )
         _observe(settings)
         return
     from throttllem_env.evaluation.output import prepare_folder
 
     prepare_folder(logs)
     node = _node_plan(
-        scenario, logs, gpus, emulate, model, vllm_args, gpu_ids, device_file, restore_mhz, force
+        scenario, logs, gpus, emulate, model, vllm_args, gpu_ids, device_file, restore_mhz, force, server_user
     )
     _control(settings, node, _control_plan(agent, watchdog, slo_scale, past))
 
@@ -276,6 +287,7 @@ def _node_plan(
     device_file: Path | None,
     restore_mhz: str | None,
     force: bool,
+    server_user: str | None,
 ) -> "NodePlan":
     import shlex
 
@@ -292,6 +304,7 @@ def _node_plan(
         device_file,
         _clock_range(restore_mhz),
         force,
+        server_user=server_user,
     )
 
 

@@ -64,7 +64,9 @@ async def opened_node(
         desk = GpuDesk(actuator, say)
         stack.push_async_callback(_let_go, desk, say)
         indices = [info.index for info in actuator.gpus]
-        settings = PoolSettings(plan.folder / "logs", start_timeout_s=plan.start_timeout_s)
+        settings = PoolSettings(
+            plan.folder / "logs", start_timeout_s=plan.start_timeout_s, user=plan.server_user
+        )
         settings.log_folder.mkdir(exist_ok=True)
         launch = stack.enter_context(_launch(plan, device_file))
         pool = ServerPool(launch, indices[: scenario.gpus_per_node], settings, traffic=traffic, say=say)

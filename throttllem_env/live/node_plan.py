@@ -7,6 +7,7 @@ from pathlib import Path
 from throttllem_env.gpu.choice import ACTUATORS
 from throttllem_env.live.telemetry import AgeBounds
 from throttllem_env.scenario import Scenario, load_scenario
+from throttllem_env.serving.vllm.servers.settings import require_user
 from throttllem_env.suggest import nearest
 
 
@@ -27,6 +28,7 @@ class NodePlan:
         force: Override locks that somebody else seems to hold.
         ages: How old what telemetry is made of may be.
         start_timeout_s: How long a server may take to start.
+        server_user: Whose the servers' processes are, where we are root; None for our own.
 
     Raises:
         ValueError: If they do not go together; it names the field and what would be valid.
@@ -44,6 +46,7 @@ class NodePlan:
     force: bool = False
     ages: AgeBounds = field(default_factory=AgeBounds)
     start_timeout_s: float = 900.0
+    server_user: str | None = None
 
     def __post_init__(self) -> None:
         if self.actuator not in ACTUATORS:
@@ -52,8 +55,15 @@ class NodePlan:
             raise ValueError("model is missing: name the weights to serve, or emulate")
         if self.actuator == "emulated" and not self.emulate:
             raise ValueError("gpus = 'emulated': only emulated servers run on those; take nvml or observe")
+        if self.server_user is not None:
+            self._check_user(self.server_user)
         if self.device_file is not None and not self.emulate:
             raise ValueError(f"device_file = {self.device_file}: only emulated servers have one")
+
+    def _check_user(self, user: str) -> None:
+        if self.emulate:
+            raise ValueError(f"server_user = {user!r}: emulated servers write our GPUs' file; leave it out")
+        require_user(user)
 
     @cached_property
     def scenario(self) -> Scenario:

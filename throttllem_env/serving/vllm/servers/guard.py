@@ -47,7 +47,7 @@ class Guard:
 
     def __init__(self, pool: Guarded, traffic: Traffic, settings: PoolSettings) -> None:
         self._pool, self._traffic, self._settings = pool, traffic, settings
-        self._socket = StatsSocket(self._on_stats)
+        self._socket = StatsSocket(self._on_stats, settings.user)
         self._watchdogs: dict[int, Watchdog] = {}
         self.malformed = 0
         self.on_report: Callable[[EngineStats], None] = lambda stats: None

@@ -2,8 +2,9 @@
 
 Run as a script, by its path, so that it imports nothing but the standard library and is up in milliseconds:
 
-    python -I -S keeper.py LOG_FILE LOG_BYTES COMMAND...
+    python -I -S keeper.py LOG_FILE LOG_BYTES USER COMMAND...
 
+USER is whose the server's processes are; empty where they are the keeper's own user's, too.
 It leads a session of its own. Standard input is a lifeline: when it ends, or when the parent is no longer
 the parent, everything in the session is killed, so that a pool that was itself killed leaves no server
 running. Standard output gets a copy of what the server says, as far as the pool reads it. A log that cannot
@@ -14,6 +15,7 @@ to the server. The exit code is the server's, as a shell would say it.
 import contextlib
 import ctypes
 import os
+import pwd
 import selectors
 import signal
 import subprocess
@@ -101,15 +103,24 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def dropped_to(user: str) -> tuple[int, int, list[int], dict[str, str]]:
+    """User, group, further groups and environment of a process that has no rights but that user's."""
+    entry = pwd.getpwnam(user)
+    home = {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+    groups = os.getgrouplist(user, entry.pw_gid)
+    return entry.pw_uid, entry.pw_gid, groups, {**os.environ, **home}
+
+
 class Keeper:
     """One server's.
 
     Args:
         log: Where its words go.
         command: What to run.
+        user: Whose its processes are; empty for ours.
     """
 
-    def __init__(self, log: Log, command: list[str]) -> None:
+    def __init__(self, log: Log, command: list[str], user: str = "") -> None:
         self._log = log
         self._parent = os.getppid()
         self._status: int | None = None
@@ -117,8 +128,16 @@ class Keeper:
         # What a server leaves behind becomes our child, and is not lost sight of.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides, not the terminal
+        uid, gid, groups, environment = dropped_to(user) if user else (None, None, None, None)
         self._server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            env=environment,
         )
         signal.signal(signal.SIGTERM, lambda number, frame: self._pass_on(number))
 
@@ -183,4 +202,4 @@ class Keeper:
 
 
 if __name__ == "__main__":
-    sys.exit(Keeper(Log(Path(sys.argv[1]), int(sys.argv[2])), sys.argv[3:]).keep())
+    sys.exit(Keeper(Log(Path(sys.argv[1]), int(sys.argv[2])), sys.argv[4:], sys.argv[3]).keep())

@@ -24,16 +24,18 @@ class ServerProcess:
         command: What to run.
         log_path: Where its log goes.
         log_bytes: When the log is begun anew.
+        user: Whose the server's processes are; empty for ours.
 
     Attributes:
         pid: The keeper's process id, which is also the id of the session in which all of the server lives.
         tail: The last lines that the server has said; kept even where no log can be written.
     """
 
-    def __init__(self, command: ServerCommand, log_path: Path, log_bytes: int) -> None:
+    def __init__(self, command: ServerCommand, log_path: Path, log_bytes: int, user: str = "") -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._unfinished = b""
-        argv = [sys.executable, "-I", "-S", keeper.__file__, str(log_path), str(log_bytes), *command.argv]
+        script = (sys.executable, "-I", "-S", keeper.__file__)
+        argv = [*script, str(log_path), str(log_bytes), user, *command.argv]
         self._keeper = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,

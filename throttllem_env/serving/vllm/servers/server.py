@@ -118,7 +118,7 @@ class Server:
         """
         settings = self._settings
         log = settings.log_folder / f"server-{self.number}-tp{self.size}.log"
-        self._process = ServerProcess(self._command, log, settings.log_bytes)
+        self._process = ServerProcess(self._command, log, settings.log_bytes, settings.user or "")
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             await self._bounded(self._healthy(session, say), settings.start_timeout_s, "was not well")

@@ -1,6 +1,8 @@
 """How long servers may take, and where they write."""
 
 import math
+import os
+import pwd
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,6 +24,7 @@ class PoolSettings:
             longer than the longest iteration.
         max_restarts: Restarts after failures within `restart_window_s` before the pool gives up.
         restart_window_s: See there.
+        user: Whose the servers' processes are, where we are root; None for our own.
 
     Raises:
         ValueError: If a value cannot be; it names the field and what would be valid.
@@ -38,6 +41,7 @@ class PoolSettings:
     stall_timeout_s: float = 30.0
     max_restarts: int = 3
     restart_window_s: float = 600.0
+    user: str | None = None
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if field.name.endswith("_timeout_s")):
@@ -47,6 +51,25 @@ class PoolSettings:
             raise ValueError(f"log_bytes = {self.log_bytes}: expected at least 4096")
         if self.max_restarts < 0:
             raise ValueError(f"max_restarts = {self.max_restarts}: expected at least 0")
+        if self.user is not None:
+            require_user(self.user)
         for port in self.ports:
             if not 1 <= port <= 65535:
                 raise ValueError(f"ports: {port} is none; expected 1 to 65535")
+
+
+def require_user(user: str) -> None:
+    """Refuse a user as whom no server can be started.
+
+    Args:
+        user: A name.
+
+    Raises:
+        ValueError: There is none of that name, or we are not root.
+    """
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        raise ValueError(f"user = {user!r}: there is no such user on this machine") from None
+    if os.geteuid():
+        raise ValueError(f"user = {user!r}: only root can start servers as somebody else; leave it out")

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import pwd
 import socket
 import tempfile
 from collections.abc import Callable
@@ -18,6 +20,7 @@ class StatsSocket:
 
     Args:
         take: Told the server's number and what its engine said.
+        user: Whose servers may write to it; None for ours. Nobody else's may.
 
     Attributes:
         path: The socket's; short, for such paths end at 107 bytes.
@@ -25,7 +28,7 @@ class StatsSocket:
         malformed: Datagrams so far that were no such message.
     """
 
-    def __init__(self, take: Callable[[int, EngineStats], None]) -> None:
+    def __init__(self, take: Callable[[int, EngineStats], None], user: str | None = None) -> None:
         self._take = take
         self.received = self.malformed = 0
         self._folder = Path(tempfile.mkdtemp(prefix="throttllem-"))
@@ -33,8 +36,16 @@ class StatsSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.bind(str(self.path))
+        if user is not None:
+            self._give_to(pwd.getpwnam(user))
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
+
+    def _give_to(self, user: pwd.struct_passwd) -> None:
+        """Let a user write; the folder stays ours, so that nothing can be put in the socket's place."""
+        self.path.chmod(0o600)
+        os.chown(self.path, user.pw_uid, user.pw_gid)
+        self._folder.chmod(0o711)
 
     def variables(self, server: int) -> dict[str, str]:
         """Environment variables that have a server's engine tell this socket."""
