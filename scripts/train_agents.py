@@ -1,11 +1,12 @@
 """Train the agents of docs/agents.md and hold them to the reference on requests that they have not seen.
 
-    python scripts/train_agents.py train    --traces DIR [--recipes searched:5,searched-fine:5]
+    python scripts/train_agents.py train    --traces DIR [--recipes searched:5,searched-thrifty:5]
     python scripts/train_agents.py evaluate --traces DIR [--recipes ...] [--replicas 3] [--jobs 2]
     python scripts/train_agents.py ship     --traces DIR
 
-`evaluate` writes docs/agents.md, `ship` puts the policy that was best on held-out requests into the package.
-Trainings and runs that are there already are not made again, and a training that was cut off goes on.
+`evaluate` writes docs/agents.md, `ship` puts the policies that did best on held-out requests into the
+package. Trainings and runs that are there already are not made again, and a training that was cut off goes
+on.
 """
 
 import argparse
@@ -67,8 +68,9 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
 
 
 def ship_best(arguments: argparse.Namespace) -> None:
-    """Put the best policy into the package."""
-    print(ship(arguments.recipes, arguments.scenario, arguments.out))
+    """Put the best policies into the package."""
+    for path in ship(arguments.recipes, arguments.scenario, arguments.out):
+        print(path)
 
 
 def main() -> None:
@@ -84,7 +86,7 @@ def main() -> None:
     parser.add_argument(
         "--recipes",
         type=recipes,
-        default="searched:5,searched-fine:5",
+        default="searched:5,searched-thrifty:5",
         help="name:seeds,...; default: %(default)s",
     )
     parser.add_argument("--first-seed", type=int, default=0, help="train: leave out seeds below it")

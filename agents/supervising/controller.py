@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from throttllem_env.agents.supervising.policy_file import PolicyFile, shipped_policy
+from throttllem_env.agents.supervising.policy_file import PolicyFile, require_aim, shipped_policy
 from throttllem_env.agents.supervising.supervision import Node, Supervision
 from throttllem_env.controller import Assignment, BaseController
 from throttllem_env.envs.features import feature_groups
@@ -17,15 +17,18 @@ class Learned(BaseController):
 
     needs_observation: ClassVar[bool] = True
 
-    def __init__(self, policy: str = "") -> None:
+    def __init__(self, policy: str = "", aim: str = "punctual") -> None:
         """Choose a policy.
 
         Args:
             policy: Path of a policy's file; without one, the policy that is shipped for the scenario.
+            aim: Which of those that are shipped: `punctual`, late no more often than `throttllem`, or
+                `thrifty`, the least energy that holds the SLOs.
 
         Raises:
-            ControllerError: There is no such policy.
+            ControllerError: There is no such policy, or no such aim.
         """
+        self._aim = require_aim(aim)
         self._given = PolicyFile.load(Path(policy)) if policy else None
 
     def reset(self, assignment: Assignment) -> None:
@@ -36,7 +39,7 @@ class Learned(BaseController):
         """
         super().reset(assignment)
         scenario = assignment.scenario
-        policy = self._given or shipped_policy(scenario.name)
+        policy = self._given or shipped_policy(scenario.name, self._aim)
         groups = feature_groups(scenario, projections=True)
         names = [feature.name for group in groups.values() for feature in group]
         node = Node(scenario, assignment.slo_scale)

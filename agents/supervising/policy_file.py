@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from throttllem_env.agents.supervising.supervision import OUTPUTS, PARAMETERS, Policies
+from throttllem_env.agents.supervising.supervision import OUTPUTS, PARAMETERS, TIMES, WEIGHTS, Policies
 from throttllem_env.controller import ControllerError
 from throttllem_env.suggest import nearest
 from throttllem_env.types import FloatArray
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DIGITS: Final = 6
 """Weights are written with so many decimals."""
 
@@ -54,7 +54,10 @@ class PolicyFile:
             "format": FORMAT,
             "scenario": self.scenario,
             "weights": weights,
-            "log_hold_s": round(float(self.parameters[-1]), DIGITS),
+            "log_times": {
+                name: round(float(value), DIGITS)
+                for name, value in zip(TIMES, self.parameters[WEIGHTS:], strict=True)
+            },
             "card": self.card,
         }
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -85,14 +88,15 @@ def _parameters(path: Path, document: Mapping[str, Any]) -> FloatArray:
     Raises:
         ControllerError: A weight is missing or is no number.
     """
+    weights, times = document.get("weights", {}), document.get("log_times", {})
     found = [
-        _number(path, f"weights.{output}.{name}", document.get("weights", {}).get(output, {}).get(name))
+        _number(path, f"weights.{output}.{name}", weights.get(output, {}).get(name))
         for output, names in OUTPUTS.items()
         for name in names
     ]
-    parameters = np.array([*found, _number(path, "log_hold_s", document.get("log_hold_s"))])
-    assert len(parameters) == PARAMETERS
-    return parameters
+    found += [_number(path, f"log_times.{name}", times.get(name)) for name in TIMES]
+    assert len(found) == PARAMETERS
+    return np.array(found)
 
 
 def _number(path: Path, field: str, value: object) -> float:
@@ -101,27 +105,54 @@ def _number(path: Path, field: str, value: object) -> float:
     return float(value)
 
 
-def shipped_scenarios() -> list[str]:
-    """Scenarios that a policy is shipped for."""
-    folder = files("throttllem_env.agents.supervising") / "policies"
+AIMS: Final[dict[str, str]] = {
+    "punctual": "late no more often than throttllem",
+    "thrifty": "the least energy that holds the SLOs",
+}
+"""What shipped policies were trained for."""
+
+
+def shipped_scenarios(aim: str) -> list[str]:
+    """Scenarios that a policy is shipped for.
+
+    Args:
+        aim: One of `AIMS`.
+    """
+    folder = policy_folder() / require_aim(aim)
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
 
 
-def shipped_policy(scenario: str) -> PolicyFile:
+def require_aim(aim: str) -> str:
+    """The aim.
+
+    Raises:
+        ControllerError: There is none of this name; the message says which there are.
+    """
+    if aim not in AIMS:
+        raise ControllerError(f"learned: aim = {aim!r}: unknown; {nearest(aim, AIMS)}")
+    return aim
+
+
+def policy_folder() -> Path:
+    """Where shipped policies lie, in a folder for each aim."""
+    return Path(str(files("throttllem_env.agents.supervising"))) / "policies"
+
+
+def shipped_policy(scenario: str, aim: str = "punctual") -> PolicyFile:
     """The policy that is shipped for a scenario.
 
     Args:
         scenario: Its name.
+        aim: One of `AIMS`.
 
     Raises:
         ControllerError: There is none; the message names those there are.
     """
-    known = shipped_scenarios()
+    known = shipped_scenarios(aim)
     if scenario not in known:
         raise ControllerError(
-            f"learned: scenario = {scenario!r}: no policy is shipped for it; {nearest(scenario, known)}; "
-            "give another with learned:policy=PATH, or train one with throttllem train --algo cma-es"
+            f"learned: scenario = {scenario!r}: no {aim} policy is shipped for it; "
+            f"{nearest(scenario, known)}; give another with learned:policy=PATH, or train one with "
+            "throttllem train --algo cma-es"
         )
-    return PolicyFile.load(
-        Path(str(files("throttllem_env.agents.supervising"))) / "policies" / f"{scenario}.json"
-    )
+    return PolicyFile.load(policy_folder() / aim / f"{scenario}.json")

@@ -1,9 +1,10 @@
 """A small policy that supervises the projection: it bounds the clock and names the demand to be served.
 
-Once per second the projection says which clock is the lowest that keeps every deadline. The policy, linear in
-a few features of the observation, says how far to trust it: a least and a highest clock, and a reserve above
-the projection's. It also names the demand, which the smallest size that is rated for it serves; a demand
-that sinks is forgotten slowly, so that a lull does not cost a change of size there and back. Features, clocks
+Once per second the projection says which clock is the lowest that keeps every deadline. The policy smooths
+that, and says, linear in a few features of the observation, how far to trust it: a least and a highest clock,
+and a reserve above the projection's. It also names the demand, which the smallest size that is rated for it
+serves; a demand that sinks is forgotten slowly, so that a lull does not cost a change of size there and back,
+and peaks are remembered for longer, so that bursts find what they found needed before. Features, clocks
 and demands are relative to the scenario's own limits, so that a policy can be tried on another GPU or model.
 Everything is NumPy on many nodes at once: a search steps a whole population in one go.
 """
@@ -27,19 +28,22 @@ FEATURES: Final[dict[str, str]] = {
     "slack": "least predicted slack at the top clock / E2E SLO",
     "small": "1 - active size / largest size",
     "idle": "1 where no request is there",
+    "peak": "highest `rate` or `tokens` so far, forgotten over minutes",
+    "small_kv": "`small` x `kv`",
+    "missing": "share of requests late even at the top clock, smoothed over 20 s, x 4",
 }
 """What a policy sees, by name."""
 
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
-    "demand": ("one", "rate", "tokens", "prompts", "kv", "queue"),
-    "least_clock": ("one", "kv", "small", "idle"),
-    "highest_clock": ("one", "slack"),
-    "reserve": ("one", "small"),
+    "demand": ("one", "rate", "tokens", "prompts", "kv", "queue", "missing", "peak"),
+    "least_clock": ("one", "tokens", "slack", "small", "small_kv", "idle"),
+    "highest_clock": ("one", "small", "queue"),
+    "reserve": ("one",),
 }
 """What it says, and which features each is linear in; all relative to the top clock or the largest size."""
 
 SMOOTHING_S: Final = 20.0
-"""Time constant of `tokens`."""
+"""Time constant of `tokens` and `missing`."""
 
 OBSERVED: Final = (
     "request_rate",
@@ -49,13 +53,17 @@ OBSERVED: Final = (
     "kv_used",
     "queue",
     "slack_top",
+    "missing_share",
     "lowest_clock",
 )
 """Features of the environment's observation that are read, besides the slots of the active size."""
 
 WEIGHTS: Final = sum(len(names) for names in OUTPUTS.values())
-PARAMETERS: Final = WEIGHTS + 1
-"""Weights in the order of `OUTPUTS`, then the logarithm of `hold_s`."""
+TIMES: Final = ("hold_s", "peak_s", "clock_s")
+"""Time constants of a policy, seconds; their logarithms are parameters."""
+
+PARAMETERS: Final = WEIGHTS + len(TIMES)
+"""Weights in the order of `OUTPUTS`, then the logarithms of `TIMES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +73,14 @@ class Policies:
     Attributes:
         weights: float64[k, features, outputs], zero where an output does not read a feature.
         hold_s: float64[k], time constant with which a demand is forgotten, seconds.
+        peak_s: float64[k], time constant with which a peak is forgotten, seconds.
+        clock_s: float64[k], time constant with which the projection's clock is smoothed, seconds.
     """
 
     weights: FloatArray
     hold_s: FloatArray
+    peak_s: FloatArray
+    clock_s: FloatArray
 
     @classmethod
     def of(cls, parameters: FloatArray) -> "Policies":
@@ -83,7 +95,7 @@ class Policies:
         for column, names in enumerate(OUTPUTS.values()):
             weights[:, [rows[name] for name in names], column] = parameters[:, at : at + len(names)]
             at += len(names)
-        return cls(weights, np.exp(np.clip(parameters[:, -1], 0.0, 8.0)))
+        return cls(weights, *np.exp(np.clip(parameters[:, at:], -3.0, 8.0)).T)
 
 
 class Node:
@@ -138,7 +150,8 @@ class Supervision:
         self._slots = np.array([names.index(name) for name in slots])
         shape = (len(policies.hold_s), nodes)
         self.demand = np.ones(shape)
-        self._tokens, self._weight, self._time_s = np.zeros((3, *shape))
+        self._weight, self._peak, self._lowest, self._time_s = np.zeros((4, *shape))
+        self._sums = np.zeros((2, *shape))
 
     def decide(self, observations: ObservationArray, time_s: FloatArray) -> tuple[IntArray, IntArray]:
         """Take in what is seen and decide.
@@ -155,39 +168,46 @@ class Supervision:
         elapsed_s, self._time_s = time_s - self._time_s, time_s
         features = self._features(seen, active, elapsed_s)
         demand, least, highest, reserve = np.moveaxis(features @ self._policies.weights, -1, 0)
-        return self._clocks(seen[..., -1], least, highest, reserve), self._sizes(demand, elapsed_s)
+        kept = _kept(elapsed_s, self._policies.clock_s)
+        self._lowest = kept * self._lowest + (1 - kept) * seen[..., -1]
+        return self._clocks(least, highest, reserve), self._sizes(demand, elapsed_s)
 
     def _features(self, seen: FloatArray, active: IntArray, elapsed_s: FloatArray) -> FloatArray:
         """float64[k, n, features], in the order of `FEATURES`."""
-        rate, token_rate, prompt_rate, batch, kv, queue, slack, _ = np.moveaxis(seen, -1, 0)
+        rate, token_rate, prompt_rate, batch, kv, queue, slack, missing, _ = np.moveaxis(seen, -1, 0)
         ones = np.ones_like(rate)
+        tokens, missing = 4 * self._smoothed(np.stack([token_rate, missing]), elapsed_s)
+        small = ones - self._node.relative_size[active]
+        forgotten = _kept(elapsed_s, self._policies.peak_s) * self._peak
+        self._peak = np.maximum(np.maximum(rate, tokens), forgotten)
         return np.stack(
             [
                 ones,
                 rate,
-                4 * self._smoothed(token_rate, elapsed_s),
+                tokens,
                 prompt_rate,
                 kv,
                 np.minimum(16 * queue, 2.0),
                 slack,
-                ones - self._node.relative_size[active],
+                small,
                 ((batch == 0) & (queue == 0)).astype(np.float64),
+                self._peak,
+                small * kv,
+                missing,
             ],
             axis=-1,
         )
 
-    def _smoothed(self, token_rate: FloatArray, elapsed_s: FloatArray) -> FloatArray:
-        """Exponential mean; what was before the start does not count as if nothing had been asked for."""
+    def _smoothed(self, seen: FloatArray, elapsed_s: FloatArray) -> FloatArray:
+        """Exponential means; what was before the start does not count as if nothing had been asked for."""
         kept = np.exp(-elapsed_s / SMOOTHING_S)
-        self._tokens = kept * self._tokens + (1 - kept) * token_rate
+        self._sums = kept * self._sums + (1 - kept) * seen
         self._weight = kept * self._weight + (1 - kept)
-        return np.divide(self._tokens, self._weight, out=np.zeros_like(kept), where=self._weight > 0)
+        return np.divide(self._sums, self._weight, out=np.zeros_like(seen), where=self._weight > 0)
 
-    def _clocks(
-        self, lowest: FloatArray, least: FloatArray, highest: FloatArray, reserve: FloatArray
-    ) -> IntArray:
+    def _clocks(self, least: FloatArray, highest: FloatArray, reserve: FloatArray) -> IntArray:
         """The projection's clock with its reserve, within the bounds; a supported one not below it."""
-        asked = lowest + np.clip(reserve, 0.0, 1.0) * (1 - lowest)
+        asked = self._lowest + np.clip(reserve, 0.0, 1.0) * (1 - self._lowest)
         ratio = np.minimum(np.maximum(asked, least), np.maximum(highest, least))
         ratios = self._node.clock_ratios
         found: IntArray = np.searchsorted(ratios, ratio - 1e-6)
@@ -195,8 +215,13 @@ class Supervision:
 
     def _sizes(self, demand: FloatArray, elapsed_s: FloatArray) -> IntArray:
         """The smallest size that is rated for the demand that is held."""
-        kept = np.exp(-elapsed_s / self._policies.hold_s[:, None])
-        self.demand = np.maximum(demand, self.demand * kept)
+        self.demand = np.maximum(demand, self.demand * _kept(elapsed_s, self._policies.hold_s))
         sufficient = self._node.capacity >= self.demand[..., None]
         found: IntArray = sufficient.argmax(axis=-1)
         return found
+
+
+def _kept(elapsed_s: FloatArray, constant_s: FloatArray) -> FloatArray:
+    """float64[k, n], what an exponential memory keeps; each policy has its time constant."""
+    kept: FloatArray = np.exp(-elapsed_s / constant_s[:, None])
+    return kept

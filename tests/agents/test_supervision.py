@@ -1,5 +1,7 @@
 """A policy bounds the projection's clock and names the demand that a size must be rated for."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from throttllem_env.agents.supervising.supervision import (
     OBSERVED,
     OUTPUTS,
     PARAMETERS,
+    TIMES,
     Node,
     Policies,
     Supervision,
@@ -19,10 +22,11 @@ NODE = Node(SCENARIO)
 NAMES = (*OBSERVED, "size_slot_0", "size_slot_1", "size_slot_2", "size_slot_3")
 
 
-def parameters(hold_s: float = 1.0, **outputs: dict[str, float]) -> FloatArray:
-    """Parameters of one policy; what is not named is 0."""
+def parameters(times_s: Mapping[str, float] | None = None, /, **outputs: Mapping[str, float]) -> FloatArray:
+    """Parameters of one policy; weights that are not named are 0, and it hardly remembers anything."""
     weights = [outputs.get(o, {}).get(name, 0.0) for o, names in OUTPUTS.items() for name in names]
-    return np.array([[*weights, np.log(hold_s)]])
+    chosen = {"hold_s": 1.0, "peak_s": 1.0, "clock_s": 0.05} | dict(times_s or {})
+    return np.array([[*weights, *(np.log(chosen[name]) for name in TIMES)]])
 
 
 def seen(active: int = 2, **values: float) -> ObservationArray:
@@ -35,7 +39,7 @@ def decide(policy: FloatArray, observation: ObservationArray) -> tuple[float, in
     """The clock relative to the top clock and the size, of a policy that begins."""
     at_work = Supervision(Policies.of(policy), NODE, NAMES)
     at_work.demand[:] = 0.0
-    clocks, sizes = at_work.decide(observation, np.zeros((1, 1)))
+    clocks, sizes = at_work.decide(observation, np.ones((1, 1)))
     return float(NODE.clock_ratios[clocks[0, 0]]), SCENARIO.sizes[sizes[0, 0]]
 
 
@@ -61,6 +65,22 @@ def test_a_reserve_lies_between_the_projections_clock_and_the_top_clock() -> Non
     assert decide(policy, seen(lowest_clock=0.6))[0] == pytest.approx(0.8, abs=15 / 1410)
 
 
+def test_the_projections_clock_is_smoothed() -> None:
+    at_work = Supervision(Policies.of(parameters({"clock_s": 10.0}, highest_clock={"one": 1.0})), NODE, NAMES)
+    asked = [
+        at_work.decide(seen(lowest_clock=lowest), np.full((1, 1), time_s))[0][0, 0]
+        for time_s, lowest in ((100.0, 0.5), (101.0, 1.0), (200.0, 1.0))
+    ]
+    ratios = NODE.clock_ratios[asked]
+    assert ratios == pytest.approx([0.5, 0.5 + 0.5 * (1 - np.exp(-0.1)), 1.0], abs=15 / 1410)
+
+
+def test_a_small_size_with_much_to_do_can_have_a_clock_of_its_own() -> None:
+    policy = parameters(least_clock={"one": 0.5, "small_kv": 1.0}, highest_clock={"one": 0.2})
+    clocks = [decide(policy, seen(active=active, kv_used=0.4))[0] for active in (2, 1)]
+    assert clocks == pytest.approx([0.5, 0.5 + 0.5 * 0.4], abs=15 / 1410)
+
+
 def test_clocks_beyond_the_top_are_the_top_clock() -> None:
     assert decide(parameters(least_clock={"one": 3.0}), seen())[0] == 1.0
 
@@ -72,7 +92,7 @@ def test_the_smallest_size_that_is_rated_for_the_demand_serves(rate: float, size
 
 
 def test_a_demand_is_forgotten_slowly_and_heard_at_once() -> None:
-    at_work = Supervision(Policies.of(parameters(hold_s=50.0, demand={"rate": 1.0})), NODE, NAMES)
+    at_work = Supervision(Policies.of(parameters({"hold_s": 50.0}, demand={"rate": 1.0})), NODE, NAMES)
     rates = {0.0: 0.1, 30.0: 0.1, 60.0: 0.1, 61.0: 0.9}
     sizes = [
         SCENARIO.sizes[at_work.decide(seen(request_rate=rate), np.full((1, 1), time_s))[1][0, 0]]
@@ -82,8 +102,19 @@ def test_a_demand_is_forgotten_slowly_and_heard_at_once() -> None:
     assert sizes == [4, 4, 2, 4]
 
 
+def test_peaks_are_remembered_after_a_demand_is_forgotten() -> None:
+    policy = parameters({"peak_s": 100.0}, demand={"peak": 1.0})
+    at_work = Supervision(Policies.of(policy), NODE, NAMES)
+    at_work.demand[:] = 0.0
+    rates = {1.0: 0.9, 51.0: 0.0, 101.0: 0.5, 301.0: 0.0}
+    for time_s, rate in rates.items():
+        at_work.decide(seen(request_rate=rate), np.full((1, 1), time_s))
+        rates[time_s] = float(at_work.demand[0, 0])
+    assert list(rates.values()) == pytest.approx([0.9, 0.9 * np.exp(-0.5), 0.5, 0.5 * np.exp(-2.0)], rel=1e-6)
+
+
 def test_the_token_rate_before_the_start_does_not_count() -> None:
-    at_work = Supervision(Policies.of(parameters(hold_s=1.0, demand={"tokens": 1.0})), NODE, NAMES)
+    at_work = Supervision(Policies.of(parameters(demand={"tokens": 1.0})), NODE, NAMES)
     at_work.demand[:] = 0.0
     at_work.decide(seen(token_rate=0.2), np.full((1, 1), 1.0))
     assert at_work.demand[0, 0] == pytest.approx(4 * 0.2)

@@ -75,5 +75,5 @@ def test_the_policy_of_the_top_clock_is_max_frequency(tmp_path: Path) -> None:
 def test_learned_says_where_no_policy_is_shipped() -> None:
     other = SCENARIO.model_copy(update={"name": "mine"})
     workload = prepare_workload(TRACE, SCENARIO, load=0.6, part="validation", duration_s=60.0)
-    with pytest.raises(ControllerError, match="no policy is shipped"):
+    with pytest.raises(ControllerError, match="no punctual policy is shipped"):
         run_controller(make_controller("learned"), other, workload, slo=SCENARIO.latency_slo())

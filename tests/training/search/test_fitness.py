@@ -52,3 +52,28 @@ def test_lateness_counts_relative_to_the_references() -> None:
 def test_a_margin_is_asked_for_even_where_the_reference_is_met() -> None:
     found = fitness(CASES, REFERENCE, REFERENCE, Price(2.0, 0.05))
     assert found.score[0] == pytest.approx(1.0 + 2.0 * 0.05)
+
+
+def test_where_the_reference_is_often_late_a_point_more_costs_as_if_it_were_less_so() -> None:
+    # The reference is late with 2 % on bursts; 3 % of the policy's requests are.
+    late = outcome([100.0, 300.0, 50.0], [1.0, 3.0, 15.0])
+    scores = [
+        fitness(CASES, late, REFERENCE, Price(0.5, margin=0.0, most=most)).score[0] for most in (2.0, 1.0)
+    ]
+    assert scores == pytest.approx([1.0 + 0.5 * 0.5 / 2, 1.0 + 0.5 * 1.0 / 2])
+
+
+def test_lateness_that_is_allowed_costs_nothing() -> None:
+    # A tenth of a point beyond the reference's, then a whole point beyond what is allowed.
+    price = Price(0.5, margin=0.0, least=0.2, allowed=0.2)
+    within = outcome([100.0, 300.0, 50.0], [1.0, 7.0, 10.0])
+    beyond = outcome([100.0, 300.0, 50.0], [1.0, 47.0, 10.0])
+    assert fitness(CASES, within, REFERENCE, price).score[0] == pytest.approx(1.0)
+    assert fitness(CASES, beyond, REFERENCE, price).score[0] == pytest.approx(1.0 + 0.5 * (1.0 / 0.2) / 2)
+
+
+def test_what_is_saved_beyond_what_is_enough_counts_a_quarter() -> None:
+    price = Price(margin=0.0, enough=0.9)
+    found = fitness(CASES, outcome([50.0, 150.0, 47.5], [1.0, 3.0, 10.0]), REFERENCE, price)
+    assert found.energy[0] == pytest.approx([0.95, 0.5])
+    assert found.score[0] == pytest.approx((0.95 + 0.9 - 0.4 / 4) / 2)

@@ -15,9 +15,9 @@ from throttllem_env.training.study.recipes import policy_path
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """Two seeds of which the second is better."""
-    for seed, score in ((0, -0.9), (1, -0.8)):
-        path = policy_path(tmp_path, "searched", seed)
+    """Two seeds of which the second is better, and one with another aim."""
+    for name, seed, score in (("searched", 0, -0.9), ("searched", 1, -0.8), ("searched-thrifty", 0, -0.7)):
+        path = policy_path(tmp_path, name, seed)
         PolicyFile("llama2-13b-a100", np.full(PARAMETERS, float(seed)), {}).save(path)
         (path.parent / DESCRIPTION).write_text(json.dumps({"versions": {"numpy": "2"}}))
         (path.parent / VALIDATIONS).write_text(
@@ -29,23 +29,28 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "package"
-    monkeypatch.setattr(module, "files", lambda _: folder)
+    monkeypatch.setattr(module, "policy_folder", lambda: folder)
     return folder
 
 
-def test_the_best_on_held_out_requests_is_shipped_with_a_card(study: Path, package: Path) -> None:
-    path = module.ship([("searched", 2)], "llama2-13b-a100", study)
-    assert path == package / "policies" / "llama2-13b-a100.json"
-    policy = PolicyFile.load(path)
+RECIPES = [("searched", 2), ("searched-thrifty", 1)]
+
+
+def test_the_best_of_each_aim_on_held_out_requests_is_shipped_with_a_card(study: Path, package: Path) -> None:
+    paths = module.ship(RECIPES, "llama2-13b-a100", study)
+    assert paths == [package / aim / "llama2-13b-a100.json" for aim in ("punctual", "thrifty")]
+    policy = PolicyFile.load(paths[0])
     assert (policy.parameters == 1.0).all()
+    assert policy.card["aim"].startswith("punctual: ")
     assert policy.card["seeds"] == {"chosen": 1, "trained": [0, 1]}
     assert policy.card["steps"] == 1000
     assert policy.card["results"]["held_out_attainment"] == 0.995
-    assert "--recipes searched:2" in policy.card["command"]
-    assert path.stat().st_size < 4096
+    assert "--recipes searched:2,searched-thrifty:1" in policy.card["command"]
+    assert PolicyFile.load(paths[1]).card["seeds"] == {"chosen": 0, "trained": [0]}
+    assert max(path.stat().st_size for path in paths) < 4096
 
 
 def test_a_policy_of_another_scenario_is_not_shipped(study: Path, package: Path) -> None:
     with pytest.raises(ValueError, match="was trained for 'llama2-13b-a100'"):
-        module.ship([("searched", 2)], "llama3-8b-h100", study)
+        module.ship(RECIPES, "llama3-8b-h100", study)
     assert not package.exists()

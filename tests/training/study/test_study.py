@@ -9,6 +9,8 @@ from throttllem_env.scenario import load_scenario
 from throttllem_env.traces import load_trace
 from throttllem_env.traces.parquet import write_parquet
 from throttllem_env.training.folder import VALIDATIONS
+from throttllem_env.training.hyperparams import load_hyperparams
+from throttllem_env.training.search.recipe import Recipe
 from throttllem_env.training.study.conditions import (
     PHYSICS_ERROR,
     Condition,
@@ -18,11 +20,17 @@ from throttllem_env.training.study.conditions import (
     watched,
 )
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
-from throttllem_env.training.study.evaluate import best_training
+from throttllem_env.training.study.evaluate import best_trainings
 from throttllem_env.training.study.evaluate import test_cases as cases_of_test
 from throttllem_env.training.study.learning import Training, mean_interval, trainings
 from throttllem_env.training.study.page import Study, write_agents_page
-from throttllem_env.training.study.recipes import RECIPES, policy_path, settings_of
+from throttllem_env.training.study.recipes import (
+    GENERATION_STEPS,
+    GENERATIONS,
+    RECIPES,
+    policy_path,
+    settings_of,
+)
 from throttllem_env.training.study.transfer import Transfer, keep_transfer, read_transfer
 
 CASE = ContestCase("calm", "poisson:rate_rps=3,duration_s=240", 0.5, duration_s=200.0)
@@ -67,7 +75,7 @@ def test_a_win_is_five_percent_less_energy_at_attainment_not_lower(
 def test_a_run_that_fails_is_named() -> None:
     # Nothing is shipped for a scenario of this name, and a path is not one of the package's.
     case = replace(CASE, scenario="llama3-70b-h100")
-    with pytest.raises(ValueError, match="no policy is shipped"):
+    with pytest.raises(ValueError, match="no punctual policy is shipped"):
         contest(case, ["learned"], seeds=1)
 
 
@@ -143,12 +151,20 @@ def test_test_cases_are_of_test_blocks_and_never_with_true_lengths(tmp_path: Pat
     assert {case.predictor for case in cases} == {"learned", "noisy-30"}
 
 
-def test_a_recipe_that_follows_another_begins_with_its_policy(tmp_path: Path) -> None:
-    settings = settings_of("searched-fine", 2, "llama2-13b-a100", tmp_path, tmp_path / "out")
-    assert settings.hyperparameters["first"] == str(policy_path(tmp_path / "out", "searched", 2))
-    assert settings.seed == 2
+def test_every_recipe_can_be_trained_with_a_seed_of_its_own(tmp_path: Path) -> None:
     for name in RECIPES:
-        assert settings_of(name, 0, "llama2-13b-a100", tmp_path, tmp_path / "out").steps > 0
+        settings = settings_of(name, 2, "llama2-13b-a100", tmp_path, tmp_path / "out")
+        assert settings.steps > 0
+        assert settings.seed == 2
+
+
+def test_searches_are_as_long_as_their_recipes_say(tmp_path: Path) -> None:
+    for name in ("searched", "searched-thrifty"):
+        settings = settings_of(name, 0, "llama2-13b-a100", tmp_path, tmp_path / "out")
+        values = load_hyperparams(settings.algo, settings.environment, None) | settings.hyperparameters
+        recipe = Recipe.of(values)
+        assert recipe.plan(settings.steps).generations == GENERATIONS
+        assert recipe.steps == GENERATION_STEPS
 
 
 def test_an_interval_over_seeds_is_students() -> None:
@@ -168,9 +184,9 @@ def test_learning_curves_are_read_and_the_best_is_the_best_on_held_out_requests(
     found = trainings(tmp_path, "searched", range(3))
     assert [training.seed for training in found] == [0, 1]
     assert found[0].best == 1
-    assert best_training(found).seed == 1
+    assert best_trainings(found)["punctual"].seed == 1
     with pytest.raises(ValueError, match="no training"):
-        best_training([])
+        best_trainings([])
 
 
 def test_the_page_has_every_table_and_marks_who_wins(tmp_path: Path) -> None:
@@ -184,20 +200,22 @@ def test_the_page_has_every_table_and_marks_who_wins(tmp_path: Path) -> None:
     keep_transfer(transfers, "mine", tmp_path)
     study = Study(
         {"mine": "learned", REFERENCE: REFERENCE, "mine+watchdog": "learned+watchdog"},
-        "mine",
+        ["mine"],
         [{REFERENCE: reference, "mine": mine}],
         {"searched": [[mine, standing(0.96, 1)]]},
         [Training("searched", 0, [1e6, 2e6], [-0.9, -0.8], [0.3, 0.4], [0.99, 0.995])],
         [{REFERENCE: replace(reference, energy=1.2), "mine": mine, "mine+watchdog": guarded}],
+        [{REFERENCE: reference, "learned": standing(0.8, 4, "learned")}],
     )
     page, picture = write_agents_page(study, read_transfer(tmp_path), tmp_path / "docs")
     text = page.read_text()
     assert "| calm | learned | 1000 | 99.70 % | **90.0 % [89.0, 91.0], 99.80 % (+0.10)** |" in text
-    assert "1 of 1 cases" in text
+    assert "of 1 cases: 1 with `learned`" in text
     assert "| 93.0 % [54.9, 131.1] | +0.15 [-0.49, +0.79] | 1 of 2 |" in text
     assert "| calm | 100.0 %, 99.70 % | 75.0 %, 99.80 % | 90.0 %, 99.90 % (12 %) |" in text
     assert "| conv 0.5 | 300 s | 50 | 1.00 kJ, 1.00 kJ | +0.0500 % | 1, 1 | 2, 3 |" in text
     assert "| conv 0.7 | 300 s | 70 | 1.00 kJ, 1.00 kJ | +0.0000 % | 0, 0 | not counted |" in text
+    assert "| llama2-13b-a100 | calm | 99.70 % | 80.0 % [79.0, 81.0], 99.60 % (-0.10) |" in text
     assert picture.is_file()
 
 

@@ -81,7 +81,7 @@ class CaseSource:
 
     scenario: Scenario
     recorded: Mapping[str, Trace]
-    loads: tuple[float, float] = (0.4, 1.05)
+    loads: tuple[float, float] = (0.4, 1.0)
     episode_s: float = 600.0
     randomised: bool = True
     slo_scale: float = 1.0

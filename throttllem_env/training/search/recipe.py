@@ -28,6 +28,9 @@ class Recipe:
         excess: See `Price`.
         margin: See `Price`.
         least: See `Price`.
+        most: See `Price`.
+        allowed: See `Price`.
+        enough: See `Price`.
         step: Factor on the spread of the first generation.
         first: Path of a policy to begin with; empty for the reference's rule.
         held_out_loads: Loads of held-out cases, as shares of the training's.
@@ -38,16 +41,19 @@ class Recipe:
         code: The same.
     """
 
-    population: int = 12
-    cases: int = 36
+    population: int = 14
+    cases: int = 54
     pool: int = 108
     episode_s: float = 600.0
     load_low: float = 0.4
-    load_high: float = 1.05
+    load_high: float = 1.0
     randomised: bool = True
-    excess: float = 0.15
+    excess: float = 0.3
     margin: float = 0.1
     least: float = 0.2
+    most: float = 2.0
+    allowed: float = 0.0
+    enough: float = 0.0
     step: float = 0.5
     first: str = ""
     held_out_loads: tuple[float, ...] = (0.5, 0.7, 1.0)
@@ -75,7 +81,7 @@ class Recipe:
     @property
     def price(self) -> Price:
         """What lateness costs."""
-        return Price(self.excess, self.margin, self.least)
+        return Price(self.excess, self.margin, self.least, self.most, self.allowed, self.enough)
 
     @property
     def steps(self) -> int:

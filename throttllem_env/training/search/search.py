@@ -10,16 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from throttllem_env.agents.supervising.supervision import OUTPUTS
+from throttllem_env.agents.supervising.supervision import OUTPUTS, TIMES
 from throttllem_env.types import FloatArray, IntArray
 
 START: Final[dict[str, dict[str, float]]] = {
-    "demand": {"rate": 0.4, "tokens": 0.7, "queue": 0.3},
-    "least_clock": {"one": 0.55},
-    "highest_clock": {"one": 1.0},
-    "reserve": {"one": 0.2},
+    "demand": {"rate": 0.05, "tokens": 0.7, "queue": 0.1, "missing": 0.5, "peak": 0.18},
+    "least_clock": {"one": 0.72, "slack": -0.45, "small_kv": 0.4},
+    "highest_clock": {"one": 0.82, "small": 0.4, "queue": 0.3},
 }
-"""Sizes by requests and by tokens, a clock that is never far below the cheapest, and a fifth in reserve."""
+"""Sizes by tokens rather than by requests, with a view to the last minutes' peak, and larger ones where
+deadlines are out of reach; a clock near the cheapest, a higher one where slack is short or a small size has
+much to do, and the top one only there or where requests wait."""
+
+START_S: Final[dict[str, float]] = {"hold_s": 45.0, "peak_s": 250.0, "clock_s": 1.0}
 
 SPREAD: Final[dict[str, float]] = {
     "demand": 0.12,
@@ -29,7 +32,10 @@ SPREAD: Final[dict[str, float]] = {
 }
 """How far the first generation strays, by output."""
 
-START_HOLD_S, SPREAD_LOG_HOLD = 60.0, 0.2
+NARROW: Final[dict[str, float]] = {"one": 0.02, "kv": 0.06, "peak": 0.06}
+"""The same for some features of the demand: the smallest size carries a twentieth of a full load."""
+
+SPREAD_LOG_S: Final = 0.2
 
 Weigh = Callable[[FloatArray, IntArray], tuple[FloatArray, float]]
 """Given float64[k, PARAMETERS] and rows of the pool: scores of the candidates, lower is better, and the
@@ -38,13 +44,18 @@ energy of the better half relative to the reference's."""
 
 def start() -> FloatArray:
     """float64[PARAMETERS], where a search from nothing begins."""
-    weights = [START[output].get(name, 0.0) for output, names in OUTPUTS.items() for name in names]
-    return np.array([*weights, np.log(START_HOLD_S)])
+    weights = [START.get(output, {}).get(name, 0.0) for output, names in OUTPUTS.items() for name in names]
+    return np.array([*weights, *(np.log(START_S[name]) for name in TIMES)])
 
 
 def spread() -> FloatArray:
     """float64[PARAMETERS], standard deviations of the first generation."""
-    return np.array([*(SPREAD[output] for output, names in OUTPUTS.items() for _ in names), SPREAD_LOG_HOLD])
+    weights = [
+        NARROW.get(name, SPREAD[output]) if output == "demand" else SPREAD[output]
+        for output, names in OUTPUTS.items()
+        for name in names
+    ]
+    return np.array([*weights, *(SPREAD_LOG_S for _ in TIMES)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from throttllem_env.agents.supervising.policy_file import shipped_scenarios
 from throttllem_env.training.study.conditions import conditions, watched
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
 from throttllem_env.training.study.learning import Training, trainings
 from throttllem_env.training.study.page import Study, write_agents_page
-from throttllem_env.training.study.recipes import CODE, CONV, RECIPES, policy_path
+from throttllem_env.training.study.recipes import CODE, CONV, RECIPES, aims_of, policy_path
 from throttllem_env.training.study.transfer import read_transfer
 
 LOADS = (0.5, 0.7, 1.0)
@@ -17,6 +18,9 @@ PREDICTORS = ("learned", "noisy-30")
 RIVALS = ("throttllem-energy", "linucb")
 ROBUSTNESS_LOAD = 0.7
 CEILING = "max-frequency"
+ELSEWHERE = ("conv 0.7", "conv 1", "code 0.7")
+LABELS = {"punctual": "learned", "thrifty": "learned:aim=thrifty"}
+"""What the best policy of an aim is called once it is shipped."""
 
 
 def test_cases(traces: Path) -> list[ContestCase]:
@@ -37,15 +41,22 @@ def all_trainings(recipes: Sequence[tuple[str, int]], out: Path) -> list[Trainin
     return [found for name, seeds in recipes for found in trainings(out, name, range(seeds))]
 
 
-def best_training(found: Sequence[Training]) -> Training:
-    """The one whose policy did best on held-out requests.
+def best_trainings(found: Sequence[Training]) -> dict[str, Training]:
+    """By aim, the one whose policy did best on held-out requests.
 
     Raises:
         ValueError: There is none.
     """
-    if not found:
+    aims = aims_of(training.recipe for training in found)
+    if not aims:
         raise ValueError("no training is there; run `train` first")
-    return max(found, key=lambda training: training.score[training.best])
+    return {
+        aim: max(
+            (training for training in found if RECIPES[training.recipe].aim == aim),
+            key=lambda training: training.score[training.best],
+        )
+        for aim in aims
+    }
 
 
 def evaluate(
@@ -77,8 +88,10 @@ def evaluate(
         RuntimeError: A run failed.
     """
     searched = all_trainings(recipes, out)
-    chosen = best_training(searched)
-    best = str(policy_path(out, chosen.recipe, chosen.seed))
+    best = {
+        str(policy_path(out, chosen.recipe, chosen.seed)): LABELS[aim]
+        for aim, chosen in best_trainings(searched).items()
+    }
     runs = out / "runs"
 
     def run(case: ContestCase, agents: Sequence[str], seeds: int) -> dict[str, Standing]:
@@ -86,24 +99,37 @@ def evaluate(
         return contest(case, agents, seeds=seeds, jobs=jobs, out=runs)
 
     cases = test_cases(traces)
-    test = [run(case, [*RIVALS, best], replicas) for case in cases]
-    followed = {RECIPES[name].after for name, _ in recipes}
+    test = [run(case, [*RIVALS, *best], replicas) for case in cases]
     by_recipe = {
         name: [str(policy_path(out, t.recipe, t.seed)) for t in searched if t.recipe == name]
         for name, _ in recipes
-        if name not in followed
     }
     seeds = {
         name: [list(_without_reference(run(case, paths, 1))) for case in cases]
         for name, paths in by_recipe.items()
         if paths
     }
-    names = {REFERENCE: REFERENCE, CEILING: CEILING, **{rival: rival for rival in RIVALS}, best: "learned"}
-    agents = [REFERENCE, "throttllem-energy", best]
+    names = {REFERENCE: REFERENCE, CEILING: CEILING, **{rival: rival for rival in RIVALS}, **best}
+    agents = [REFERENCE, "throttllem-energy", next(iter(best))]
     robustness = _robustness(cases[0], agents, out, run)
     names |= {f"{agent}+watchdog": f"{names[agent]}+watchdog" for agent in agents}
-    study = Study(names, best, test, seeds, searched, robustness)
+    study = Study(names, list(best), test, seeds, searched, robustness, _elsewhere(cases, run))
     return write_agents_page(study, read_transfer(out), docs)
+
+
+def _elsewhere(
+    cases: Sequence[ContestCase],
+    run: Callable[[ContestCase, Sequence[str], int], dict[str, Standing]],
+) -> list[dict[str, Standing]]:
+    """Standings of what is shipped for other scenarios than the study's, on some of its cases."""
+    here = cases[0].scenario
+    return [
+        run(replace(case, scenario=scenario), ["throttllem-energy", "learned"], 1)
+        for scenario in shipped_scenarios("punctual")
+        if scenario != here
+        for case in cases
+        if case.name in ELSEWHERE and case.predictor == PREDICTORS[0]
+    ]
 
 
 def _without_reference(standings: dict[str, Standing]) -> Sequence[Standing]:

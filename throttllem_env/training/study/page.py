@@ -39,19 +39,21 @@ class Study:
 
     Attributes:
         names: What tables call an agent.
-        best: The agent that was chosen on validation blocks.
+        best: The agents that were chosen on validation blocks, one for each aim.
         test: Standings by case, then agent.
         seeds: Standings of each recipe's seeds: by recipe, then case, a list over seeds.
         trainings: Learning curves.
         robustness: Standings by condition, then agent.
+        elsewhere: Standings of shipped policies by case of other scenarios, then agent.
     """
 
     names: Mapping[str, str]
-    best: str
+    best: Sequence[str]
     test: Sequence[Mapping[str, Standing]]
     seeds: Mapping[str, Sequence[Sequence[Standing]]]
     trainings: Sequence[Training]
     robustness: Sequence[Mapping[str, Standing]] = field(default_factory=list)
+    elsewhere: Sequence[Mapping[str, Standing]] = field(default_factory=list)
 
 
 def write_agents_page(study: Study, transfer: Section | None, docs: Path) -> list[Path]:
@@ -62,7 +64,7 @@ def write_agents_page(study: Study, transfer: Section | None, docs: Path) -> lis
         transfer: What the policy does on vLLM's own engine; None if that has not been looked at.
         docs: Where to write.
     """
-    sections = [_training(study), _test(study), _seeds(study), _robustness(study)]
+    sections = [_training(study), _test(study), _seeds(study), _elsewhere(study), _robustness(study)]
     if transfer:
         sections.append(transfer)
     return write_page(HEAD, sections, docs / "agents.md", docs / "images")
@@ -120,12 +122,14 @@ def _test(study: Study) -> Section:
             ]
         )
     heads = ["case", "lengths", "requests", f"{REFERENCE}: in time", *(study.names[a] for a in agents)]
-    won = sum(standings[study.best].wins for standings in study.test)
+    won = ", ".join(
+        f"{sum(standings[agent].wins for standings in study.test)} with `{study.names[agent]}`"
+        for agent in study.best
+    )
     lead = (
-        f"`{study.names[study.best]}` is the policy of all recipes and seeds that did best on held-out "
-        f"requests. At least 5 % less energy at attainment not lower than `{REFERENCE}`'s: {won} of "
-        f"{len(study.test)} cases (bold). Every cell: energy [interval], requests in time (points against "
-        "the reference)."
+        "Policies are those of all recipes and seeds that did best on held-out requests, one for each aim. "
+        f"At least 5 % less energy at attainment not lower than `{REFERENCE}`'s (bold), of {len(study.test)} "
+        f"cases: {won}. Every cell: energy [interval], requests in time (points against the reference)."
     )
     return Section("Test blocks", lead, [Table("All replicas together:", heads, rows)])
 
@@ -165,6 +169,23 @@ def _seeds(study: Study) -> Section:
         tables.append(Table(f"`{recipe}`, training seeds {len(by_case[0])}:", heads, rows))
     lead = "The same cases, first replica, for every training seed: mean and interval over seeds."
     return Section("Training seeds", lead, tables)
+
+
+def _elsewhere(study: Study) -> Section:
+    if not study.elsewhere:
+        return Section("Other scenarios", "No policies are shipped for others.")
+    rows = []
+    for standings in study.elsewhere:
+        case, theirs = standings[REFERENCE].case, standings[REFERENCE]
+        cells = [_cell(standing) for agent, standing in standings.items() if agent != REFERENCE]
+        rows.append([case.scenario, case.name, percent(theirs.attainment), *cells])
+    lead = (
+        "What is shipped for other scenarios was trained in the same way, with one seed each, on loads that "
+        "are rated for them. Test blocks, learned lengths, one replica."
+    )
+    agents = [agent for agent in study.elsewhere[0] if agent != REFERENCE]
+    heads = ["scenario", "case", f"{REFERENCE}: in time", *agents]
+    return Section("Other scenarios", lead, [Table("As above:", heads, rows)])
 
 
 def _robustness(study: Study) -> Section:
