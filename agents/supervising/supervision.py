@@ -37,7 +37,7 @@ FEATURES: Final[dict[str, str]] = {
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
     "demand": ("one", "rate", "tokens", "prompts", "kv", "queue", "missing", "peak"),
     "least_clock": ("one", "tokens", "slack", "small", "small_kv", "idle"),
-    "highest_clock": ("one", "small", "queue"),
+    "highest_clock": ("one", "small", "queue", "missing"),
     "reserve": ("one",),
 }
 """What it says, and which features each is linear in; all relative to the top clock or the largest size."""

@@ -14,13 +14,13 @@ from throttllem_env.agents.supervising.supervision import OUTPUTS, TIMES
 from throttllem_env.types import FloatArray, IntArray
 
 START: Final[dict[str, dict[str, float]]] = {
-    "demand": {"rate": 0.05, "tokens": 0.7, "queue": 0.1, "missing": 0.5, "peak": 0.18},
-    "least_clock": {"one": 0.72, "slack": -0.45, "small_kv": 0.4},
-    "highest_clock": {"one": 0.82, "small": 0.4, "queue": 0.3},
+    "demand": {"rate": 0.1, "tokens": 0.7, "queue": 0.1, "missing": 0.5, "peak": 0.18},
+    "least_clock": {"one": 0.7, "slack": -0.35, "small_kv": 0.4},
+    "highest_clock": {"one": 0.78, "small": 0.4, "queue": 0.3, "missing": 0.3},
 }
 """Sizes by tokens rather than by requests, with a view to the last minutes' peak, and larger ones where
 deadlines are out of reach; a clock near the cheapest, a higher one where slack is short or a small size has
-much to do, and the top one only there or where requests wait."""
+much to do, and the top one only there, where requests wait, or where deadlines are out of reach."""
 
 START_S: Final[dict[str, float]] = {"hold_s": 45.0, "peak_s": 250.0, "clock_s": 1.0}
 
