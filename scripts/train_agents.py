@@ -15,6 +15,7 @@ from pathlib import Path
 from throttllem_env.training.algorithms import train
 from throttllem_env.training.report import Silent
 from throttllem_env.training.study.evaluate import evaluate
+from throttllem_env.training.study.learning import first_policy
 from throttllem_env.training.study.recipes import require_recipe, settings_of
 from throttllem_env.training.study.ship import ship
 from throttllem_env.training.validation import Validation
@@ -49,7 +50,8 @@ def train_all(arguments: argparse.Namespace) -> None:
     """Train every recipe for every seed."""
     for name, seeds in arguments.recipes:
         for seed in range(arguments.first_seed, seeds):
-            settings = settings_of(name, seed, arguments.scenario, arguments.traces, arguments.out)
+            first = first_policy(arguments.out, name)
+            settings = settings_of(name, seed, arguments.scenario, arguments.traces, arguments.out, first)
             train(settings, Lines(f"{name}, seed {seed}"))
 
 
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument(
         "--recipes",
         type=recipes,
-        default="searched:5,searched-thrifty:5",
+        default="searched:5,searched-fine:1,searched-thrifty:5,searched-thrifty-fine:1",
         help="name:seeds,...; default: %(default)s",
     )
     parser.add_argument("--first-seed", type=int, default=0, help="train: leave out seeds below it")

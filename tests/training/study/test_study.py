@@ -22,9 +22,11 @@ from throttllem_env.training.study.conditions import (
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
 from throttllem_env.training.study.evaluate import best_trainings
 from throttllem_env.training.study.evaluate import test_cases as cases_of_test
-from throttllem_env.training.study.learning import Training, mean_interval, trainings
+from throttllem_env.training.study.learning import Training, first_policy, mean_interval, trainings
 from throttllem_env.training.study.page import Study, write_agents_page
 from throttllem_env.training.study.recipes import (
+    FINE_GENERATIONS,
+    FINE_STEPS,
     GENERATION_STEPS,
     GENERATIONS,
     RECIPES,
@@ -158,13 +160,33 @@ def test_every_recipe_can_be_trained_with_a_seed_of_its_own(tmp_path: Path) -> N
         assert settings.seed == 2
 
 
+def test_a_recipe_that_comes_after_another_begins_with_its_best_policy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'searched', which was not trained"):
+        first_policy(tmp_path, "searched-fine")
+    for seed, score in enumerate((-0.9, -0.8, -0.85)):
+        folder = policy_path(tmp_path, "searched", seed).parent
+        folder.mkdir(parents=True)
+        (folder / VALIDATIONS).write_text(f"steps,score,saving,slo_attainment\n1000,{score},0.4,0.99\n")
+    first = first_policy(tmp_path, "searched-fine")
+    assert first == policy_path(tmp_path, "searched", 1)
+    settings = settings_of("searched-fine", 0, "llama2-13b-a100", tmp_path, tmp_path, first)
+    assert settings.hyperparameters["first"] == str(first)
+    assert first_policy(tmp_path, "searched") is None
+
+
 def test_searches_are_as_long_as_their_recipes_say(tmp_path: Path) -> None:
-    for name in ("searched", "searched-thrifty"):
+    lengths = {
+        "searched": (GENERATIONS, GENERATION_STEPS),
+        "searched-thrifty": (GENERATIONS, GENERATION_STEPS),
+        "searched-fine": (FINE_GENERATIONS, FINE_STEPS),
+        "searched-thrifty-fine": (FINE_GENERATIONS, FINE_STEPS),
+    }
+    for name, (generations, steps) in lengths.items():
         settings = settings_of(name, 0, "llama2-13b-a100", tmp_path, tmp_path / "out")
         values = load_hyperparams(settings.algo, settings.environment, None) | settings.hyperparameters
         recipe = Recipe.of(values)
-        assert recipe.plan(settings.steps).generations == GENERATIONS
-        assert recipe.steps == GENERATION_STEPS
+        assert recipe.plan(settings.steps).generations == generations
+        assert recipe.steps == steps
 
 
 def test_an_interval_over_seeds_is_students() -> None:

@@ -107,7 +107,7 @@ def evaluate(
     seeds = {
         name: [list(_without_reference(run(case, paths, 1))) for case in cases]
         for name, paths in by_recipe.items()
-        if paths
+        if len(paths) > 1
     }
     names = {REFERENCE: REFERENCE, CEILING: CEILING, **{rival: rival for rival in RIVALS}, **best}
     agents = [REFERENCE, "throttllem-energy", next(iter(best))]

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throttllem_env.training.folder import VALIDATIONS
-from throttllem_env.training.study.recipes import policy_path
+from throttllem_env.training.study.recipes import policy_path, require_recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Quantiles of Student's t at 97.5 % for 1 to 9 degrees of freedom."""
+
+
+MOST_SEEDS = 100
+"""Seeds beyond are not looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,29 @@ def read_training(folder: Path, recipe: str, seed: int) -> Training | None:
         rows = list(csv.DictReader(file))
     names = ("steps", "score", "saving", "slo_attainment")
     return Training(recipe, seed, *([float(row[name]) for row in rows] for name in names))
+
+
+def first_policy(out: Path, name: str) -> Path | None:
+    """What a recipe begins with: the policy of the recipe before it that did best on held-out requests.
+
+    Args:
+        out: Folder of the study.
+        name: The recipe.
+
+    Returns:
+        Its path; None where the recipe begins from nothing.
+
+    Raises:
+        ValueError: The recipe before it was not trained.
+    """
+    before = require_recipe(name).after
+    if not before:
+        return None
+    found = trainings(out, before, range(MOST_SEEDS))
+    if not found:
+        raise ValueError(f"recipe = {name!r}: it begins with the best of {before!r}, which was not trained")
+    best = max(found, key=lambda training: training.score[training.best])
+    return policy_path(out, before, best.seed)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

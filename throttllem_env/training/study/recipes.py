@@ -21,6 +21,7 @@ class StudyRecipe:
         steps: Steps of single environments.
         about: One sentence for the page.
         hyperparameters: Values that replace the learner's own.
+        after: Recipe whose best policy on held-out requests it begins with.
         aim: What its policies are shipped for; empty for those that are not.
         trace: What it is trained on; `conv` for the recorded trace.
         extras: Further fields of `TrainSettings`.
@@ -30,6 +31,7 @@ class StudyRecipe:
     steps: int
     about: str
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    after: str = ""
     aim: str = ""
     trace: str = "conv"
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -39,6 +41,15 @@ GENERATIONS: Final = 40
 GENERATION_STEPS: Final = 14 * 54 * 600
 """Of a search as its hyperparameters say."""
 
+FINE_GENERATIONS: Final = 20
+FINE_STEPS: Final = 14 * 108 * 600
+FINE: Final = {"cases": 108, "step": 0.15}
+"""Of a search that goes on from another's policy."""
+
+PUNCTUAL: Final = {"excess": 0.4, "margin": 0.05, "least": 0.15, "enough": 0.85}
+THRIFTY: Final = {"allowed": 0.5, "least": 0.3, "margin": 0.0}
+"""What lateness costs, by aim; see `Price`."""
+
 RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched": StudyRecipe(
         "cma-es",
@@ -46,7 +57,7 @@ RECIPES: Final[dict[str, StudyRecipe]] = {
         f"CMA-ES from a rule of thumb: {GENERATIONS} generations of 14 policies on 54 of 108 random episodes "
         "in turn, with a look at held-out requests after every fifth; it is to save everywhere, and be late "
         "nowhere more often than `throttllem`",
-        {"excess": 0.4, "margin": 0.05, "least": 0.15, "enough": 0.85},
+        PUNCTUAL,
         aim="punctual",
         trace="bursty",
         extras={"checkpoint_steps": 5 * GENERATION_STEPS},
@@ -55,10 +66,31 @@ RECIPES: Final[dict[str, StudyRecipe]] = {
         "cma-es",
         GENERATIONS * GENERATION_STEPS,
         "the same, but it is to save what can be saved while at most half a percent of requests are late",
-        {"allowed": 0.5, "least": 0.3, "margin": 0.0},
+        THRIFTY,
         aim="thrifty",
         trace="bursty",
         extras={"checkpoint_steps": 5 * GENERATION_STEPS},
+    ),
+    "searched-fine": StudyRecipe(
+        "cma-es",
+        FINE_GENERATIONS * FINE_STEPS,
+        f"from the best policy of `searched` on in smaller steps: {FINE_GENERATIONS} generations of 14 "
+        "policies on all of 108 random episodes",
+        PUNCTUAL | FINE,
+        after="searched",
+        aim="punctual",
+        trace="bursty",
+        extras={"checkpoint_steps": 4 * FINE_STEPS},
+    ),
+    "searched-thrifty-fine": StudyRecipe(
+        "cma-es",
+        FINE_GENERATIONS * FINE_STEPS,
+        "the same, from the best policy of `searched-thrifty` on",
+        THRIFTY | FINE,
+        after="searched-thrifty",
+        aim="thrifty",
+        trace="bursty",
+        extras={"checkpoint_steps": 4 * FINE_STEPS},
     ),
     "ppo": StudyRecipe("ppo", 1_000_000, "PPO as `throttllem train` has it"),
 }
@@ -97,7 +129,9 @@ def policy_path(out: Path, name: str, seed: int) -> Path:
     return out / "training" / name / f"seed-{seed}" / file
 
 
-def settings_of(name: str, seed: int, scenario: str, traces: Path, out: Path) -> TrainSettings:
+def settings_of(
+    name: str, seed: int, scenario: str, traces: Path, out: Path, first: Path | None = None
+) -> TrainSettings:
     """What to train.
 
     Args:
@@ -106,11 +140,14 @@ def settings_of(name: str, seed: int, scenario: str, traces: Path, out: Path) ->
         scenario: What is served on what.
         traces: Folder of the recorded traces.
         out: Folder of the study.
+        first: Policy that it begins with, for recipes that come after another.
     """
     recipe = require_recipe(name)
     hyperparameters = dict(recipe.hyperparameters)
     if recipe.algo == "cma-es":
         hyperparameters |= {"conv": str(traces / CONV), "code": str(traces / CODE)}
+    if first:
+        hyperparameters["first"] = str(first)
     return TrainSettings(
         algo=recipe.algo,
         steps=recipe.steps,
