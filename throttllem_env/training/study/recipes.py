@@ -65,7 +65,7 @@ RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched-thrifty": StudyRecipe(
         "cma-es",
         GENERATIONS * GENERATION_STEPS,
-        "the same, but it is to save what can be saved while at most half a percent of requests are late",
+        "like `searched`, but to save what can be saved while at most half a percent of requests are late",
         THRIFTY,
         aim="thrifty",
         trace="bursty",
@@ -85,7 +85,7 @@ RECIPES: Final[dict[str, StudyRecipe]] = {
     "searched-thrifty-fine": StudyRecipe(
         "cma-es",
         FINE_GENERATIONS * FINE_STEPS,
-        "the same, from the best policy of `searched-thrifty` on",
+        "like `searched-fine`, from the best policy of `searched-thrifty` on",
         THRIFTY | FINE,
         after="searched-thrifty",
         aim="thrifty",
