@@ -175,6 +175,7 @@ def test_the_page_says_what_was_tried_and_who_wins(tmp_path: Path) -> None:
     assert "| 0 | 1.200 | 3 | 0.0005 | 0.99 | 0.003 | 128 | 256 | 64 | 30 |" in text
     short = write_learners_page(LearnersStudy(tried, []), tmp_path).read_text()
     assert "## Tuning" not in short
+    assert "try_learners.py tune" not in short
     assert "## Test blocks\n\nNot run." in short
 
 

@@ -18,9 +18,7 @@ HEAD = """# Learners of single decisions
 PPO and its kin, DQN and SAC: each was trained and held to the reference as `learned` is in
 [agents.md](agents.md). Made by
 
-    python scripts/try_learners.py train    --traces ../shared/traces --learners {learners}
-    python scripts/try_learners.py tune     --traces ../shared/traces
-    python scripts/try_learners.py evaluate --traces ../shared/traces
+{commands}
 
 All are trained alike: 32 environments (16 for dqn, qrdqn and sac), each with a load of its own, drawn anew
 for each third of the training: train blocks of the Azure hours of 2023, drawn traces like them and bursts, at
@@ -124,7 +122,19 @@ def write_learners_page(study: LearnersStudy, docs: Path) -> Path:
         seeds[one.learner] = max(seeds.get(one.learner, 0), one.training.seed + 1)
     told = ",".join(f"{name}:{count}" if count > 1 else name for name, count in seeds.items())
     sections = [_training(study.tried), _tests(study), *([_tuning(study.trials)] if study.trials else [])]
-    return write_page(HEAD.format(learners=told), sections, docs / "learners.md", docs / "images")[0]
+    return write_page(
+        HEAD.format(commands=_commands(study, told)), sections, docs / "learners.md", docs / "images"
+    )[0]
+
+
+def _commands(study: LearnersStudy, learners: str) -> str:
+    """What was run, and nothing else."""
+    script, traces = "    python scripts/try_learners.py", "--traces ../shared/traces"
+    lines = [f"{script} train    {traces} --learners {learners}"]
+    if study.trials:
+        lines.append(f"{script} tune     {traces} --trials {len(study.trials)}")
+    lines.append(f"{script} evaluate {traces}" + ("" if study.test else " --no-tests"))
+    return "\n".join(lines)
 
 
 def _training(tried: Sequence[Tried]) -> Section:
