@@ -13,7 +13,7 @@ import pytest
 from throttllem_env.controller import make_controller
 from throttllem_env.training.algorithms import train
 from throttllem_env.training.extras import Curriculum, Randomisation
-from throttllem_env.training.randomised import KEPT, HeldOutMix, drawn_options
+from throttllem_env.training.randomised import EXCESS, KEPT, MARGIN, HeldOutMix, drawn_options
 from throttllem_env.training.report import Silent
 from throttllem_env.training.settings import TrainSettings
 
@@ -78,7 +78,7 @@ def test_the_reference_is_worth_a_little_more_than_one(settings: TrainSettings) 
     mix = HeldOutMix(settings)
     own = mix.validate(make_controller("throttllem"), 0)
     # The price asks for fewer late requests than the reference has.
-    assert own.score == pytest.approx(-(1 + mix._price.excess * mix._price.margin))
+    assert own.score == pytest.approx(-(1 + EXCESS * MARGIN))
     top = mix.validate(make_controller("max-frequency"), 0)
     assert top.saving == 0.0
     assert top.score < own.score

@@ -19,7 +19,6 @@ from throttllem_env.evaluation.sweeps.identity import source_digest
 from throttllem_env.scenario import load_scenario
 from throttllem_env.training.extras import Randomisation
 from throttllem_env.training.search.cases import CaseSource
-from throttllem_env.training.search.fitness import Price
 from throttllem_env.training.search.recipe import Recipe, source_of
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.training.validation import HeldOut, Validation
@@ -28,6 +27,9 @@ DRAWN: Final = ("scenario", "trace", "part", "load", "length_predictor")
 """Options that differ from environment to environment."""
 
 REFERENCE: Final = "throttllem"
+EXCESS, MARGIN, LEAST = 0.15, 0.1, 0.2
+"""Price of as many late requests more as the reference has, in its energy; share of its late requests that a
+policy should have less; percentage points that stand for them where the reference is late with fewer."""
 KEPT: Final = "held-out.json"
 
 
@@ -72,8 +74,8 @@ def _prepared(scenario: str, trace: str, load: float, slo_scale: float, length_p
 class HeldOutMix:
     """Several loads that were not trained on; a policy is worth what it is against the reference on each.
 
-    The score is the negative of what a search makes small: energy relative to the reference's plus the price
-    of lateness beyond it (`search.fitness.Price`), on average over the loads.
+    The score is the negative of energy relative to the reference's plus a price of lateness beyond it, on
+    average over the loads: what a search makes small, too, with prices of its own.
     """
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -85,7 +87,6 @@ class HeldOutMix:
         """
         how = _required(settings)
         traces = {"conv": how.conv or "azure-conv-like", "code": how.code or "azure-code-like"}
-        self._price = Price()
         self._held_out = [
             _prepared(
                 settings.scenario,
@@ -139,7 +140,7 @@ class HeldOutMix:
 
     def _worth(self, ours: Validation, theirs: Validation) -> float:
         """Energy and priced lateness on one load; the reference itself is worth a little more than 1."""
-        late, price = 100 * (1 - theirs.slo_attainment), self._price
+        late = 100 * (1 - theirs.slo_attainment)
         excess = 100 * (theirs.slo_attainment - ours.slo_attainment)
-        cost = price.excess * max(excess / max(late, price.least) + price.margin, 0.0)
+        cost = EXCESS * max(excess / max(late, LEAST) + MARGIN, 0.0)
         return ours.energy_j / theirs.energy_j + cost
