@@ -90,7 +90,7 @@ class Rollout:
 
     def _free(self, at: "AtClocks", load: Load) -> FloatArray:
         """Share of time that arriving prompts leave."""
-        free: FloatArray = 1 - self._tables.prefill_share(load.prompt_tokens_per_s)[at.index]
+        free: FloatArray = 1 - self._tables.prefill_share(load.prompt_tokens_per_s)[at.clock]
         return free
 
     def _step(
@@ -110,7 +110,7 @@ class Rollout:
         tokens = decoding * STEP_S / iteration_s * at_least_one
         decode_w = self._tables.decode_w
         row = np.minimum(np.rint(at_least_one), decode_w.shape[1] - 1).astype(np.int64)
-        power_w = share * at.prefill_w + decoding * decode_w[at.index, row]
+        power_w = share * at.prefill_w + decoding * decode_w[at.clock, row]
         power_w += (1 - share - decoding) * at.idle_w
         late = np.where(batch > 0, np.maximum(iteration_s / free / target_s - 1, 0.0), 0.0)
         return Step(power_w, tokens, share * STEP_S / at.prefill_s, late)
@@ -137,7 +137,7 @@ class Rollout:
 class AtClocks(NamedTuple):
     """What tables say at some clocks: arrays of equal length; see `LatencyTables`."""
 
-    index: IntArray
+    clock: IntArray
     prefill_s: FloatArray
     fixed_s: FloatArray
     per_request_s: FloatArray
@@ -146,12 +146,13 @@ class AtClocks(NamedTuple):
     idle_w: FloatArray
 
     @classmethod
-    def of(cls, tables: LatencyTables, index: IntArray) -> "AtClocks":
+    def of(cls, tables: LatencyTables, clock: IntArray) -> "AtClocks":
         """Look up the clocks of these indices."""
-        decode = np.ascontiguousarray(tables.decode[index].T)
-        return cls(
-            index, tables.prefill_per_token_s[index], *decode, tables.prefill_w[index], tables.idle_w[index]
+        fixed_s, per_request_s, per_kv_s = np.ascontiguousarray(tables.decode[clock].T)
+        prefill_s, prefill_w, idle_w = (
+            table[clock] for table in (tables.prefill_per_token_s, tables.prefill_w, tables.idle_w)
         )
+        return cls(clock, prefill_s, fixed_s, per_request_s, per_kv_s, prefill_w, idle_w)
 
 
 class Step(NamedTuple):

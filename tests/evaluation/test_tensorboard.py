@@ -76,7 +76,7 @@ def test_what_is_no_number_is_left_out_and_nothing_is_said_of_it(
 def test_a_run_of_many_hours_is_written_in_even_steps_to_its_end(
     tmp_path: Path, comparison: Comparison
 ) -> None:
-    run, seconds = comparison.runs[0], 2 * MOST_ROWS + 2
+    run, seconds = comparison.runs[0], 2 * MOST_ROWS + 1
     ramp = [float(t) for t in range(seconds)]
     line = Timeline(**dict.fromkeys(SERIES.values(), ramp) | {"time_s": ramp})
     write_tensorboard(

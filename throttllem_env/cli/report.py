@@ -12,6 +12,8 @@ EPILOG = "\n\n".join(
         "[bold]Examples[/bold]",
         "A page for people, which opens without a network, with your price of a kWh and your grid:",
         "[cyan]throttllem report out/compare --price-per-kwh 0.25 --currency EUR --grid-g-per-kwh 350[/cyan]",
+        "A page of a suite, with links to the pages of its cases that were made before:",
+        "[cyan]throttllem report out/paper[/cyan]",
         "Does the third run of a comparison come out the same, to the last bit?",
         "[cyan]throttllem report --replay out/compare/results.json --entry 2[/cyan]",
     ]
@@ -29,7 +31,8 @@ def report(
         typer.Argument(metavar="DIR", help="What [cyan]compare[/cyan] wrote.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page.", show_default="report.html in the folder")
+        Path | None,
+        typer.Option(help="The page.", show_default="report.html in the folder, index.html for a suite"),
     ] = None,
     price_per_kwh: Annotated[
         float | None, typer.Option(help="What a kWh costs you.", show_default="no costs")
@@ -45,7 +48,7 @@ def report(
     ] = None,
     entry: Annotated[int, typer.Option(help="Which entry of its runs, from 0 on.")] = 0,
 ) -> None:
-    """Make a page of a comparison, or run one of its entries again.
+    """Make a page of a comparison or of a suite, or run one of its entries again.
 
     With --replay, every metric is compared to the last bit. Exit status: 0 done, and the same came out;
     1 something differs; 2 wrong input.
@@ -57,10 +60,15 @@ def report(
         return
     assert folder is not None
     with needs("report"):
-        from throttllem_env.evaluation.report import Tariff, write_report
+        from throttllem_env.evaluation.report import Tariff, is_suite, write_report, write_suite_report
 
-        tariff = Tariff(price_per_kwh, currency, grid_g_per_kwh)
-        page = write_report(folder, out or folder / "report.html", tariff)
+        if is_suite(folder):
+            if (price_per_kwh, grid_g_per_kwh) != (None, None):
+                raise ValueError(f"report: {folder} holds a suite; costs are on the pages of its cases")
+            page = write_suite_report(folder, out or folder / "index.html")
+        else:
+            tariff = Tariff(price_per_kwh, currency, grid_g_per_kwh)
+            page = write_report(folder, out or folder / "report.html", tariff)
     typer.echo(f"Wrote {page}, {page.stat().st_size / 1e6:.1f} MB")
 
 

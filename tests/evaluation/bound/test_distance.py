@@ -1,14 +1,19 @@
 """Every result shows its distance to both bounds, and none is below the lower one."""
 
 import math
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from throttllem_env.controller import ENTRY_POINTS
+from throttllem_env.evaluation.bound import distance
 from throttllem_env.evaluation.bound.distance import Best, SeedBounds, measure, with_bounds
+from throttllem_env.evaluation.bound.kept import Found, dump, load
 from throttllem_env.evaluation.bound.lower import Bound
+from throttllem_env.evaluation.bound.schedule import Schedule
 from throttllem_env.evaluation.compare import Comparison, compare
 from throttllem_env.evaluation.metrics import attained_requests
 from throttllem_env.evaluation.results import plain, results
@@ -94,3 +99,44 @@ def test_where_nothing_attains_the_slos_there_is_no_best(
     document = plain(with_bounds(results(comparison), nothing))
     assert document["bounds"][0]["best_j"] is None
     assert "best in hindsight – " in markdown(document)
+
+
+def test_bounds_are_found_once_and_bettered_with_more_time_or_by_a_better_run(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which searches are made, and what each begins with, is all that differs: the search itself is quick."""
+    searched: list[tuple[float, bool]] = []
+    real = distance.search
+
+    def search(*arguments: Any) -> Found:
+        searched.append((arguments[-2], arguments[-1] is not None))
+        return replace(real(*arguments[:-2], 0.0, arguments[-1]), seconds=arguments[-2])
+
+    monkeypatch.setattr(distance, "search", search)
+    runs = tuple(run for run in comparison.runs if run.seed == 0)
+    kept = replace(comparison, settings=replace(comparison.settings, out=tmp_path), runs=runs)
+    assert measure(kept, None) == []
+    first = measure(kept, 1.0)
+    assert first == measure(kept, 1.0) == measure(kept, 0.5) == measure(kept, None)
+    assert searched == [(1.0, False)]
+    longer = measure(kept, 2.0)
+    assert searched[1:] == [(2.0, True)]
+    assert longer[0].lower_j == first[0].lower_j
+    assert longer[0].best.energy_j <= first[0].best.energy_j
+    metrics = runs[0].result.metrics | {"energy_j": 0.9 * longer[0].best.energy_j, "slo_attained": True}
+    better = replace(runs[0], result=replace(runs[0].result, metrics=metrics))
+    assert measure(replace(kept, runs=(better, *runs[1:])), None)[0].best.by == better.agent
+    measure(replace(kept, runs=(better, *runs[1:])), 2.0)
+    assert searched[2:] == [(2.0, True)]
+    other_slo = replace(kept, slo=replace(kept.slo, e2e_s=2 * kept.slo.e2e_s))
+    assert measure(other_slo, None) == []
+
+
+def test_a_bound_of_nothing_survives_its_file() -> None:
+    found = Found(1.5, 9, Schedule.constant(95.0, 3, 1), math.inf, 7, 2.0)
+    again = load(dump(found))
+    assert (again.lower_j, again.in_time, again.energy_j, again.tried) == (1.5, 9, math.inf, 7)
+    assert (again.schedule.clock == 3).all()
+    assert (again.schedule.size == 1).all()
+    with pytest.raises(ValueError, match="Expecting"):
+        load(b"{")

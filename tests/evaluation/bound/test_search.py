@@ -9,10 +9,13 @@ import pytest
 from throttllem_env.evaluation.bound.lower import Bound
 from throttllem_env.evaluation.bound.schedule import PIECE_S, Course, Schedule
 from throttllem_env.evaluation.bound.search import best_schedule, changed, constants, cost
+from throttllem_env.evaluation.metrics import compute_metrics
 from throttllem_env.scenario import load_scenario
+from throttllem_env.serving import make_backend
 from throttllem_env.serving.timeline import Timeline
 from throttllem_env.slo import Slo
 from throttllem_env.traces import Trace
+from throttllem_env.types import Action
 
 SCENARIO = load_scenario("llama2-13b-a100")
 SLO = Slo(15.0, 0.2, 0.99)
@@ -40,6 +43,21 @@ def test_it_beats_all_constant_clocks_and_sizes_and_attains_the_slos(course: Cou
 def test_what_it_found_can_be_run_again(course: Course) -> None:
     found = best_schedule(course, seconds=1e9, most=60)
     assert course.serve(found.schedule) == found.metrics
+
+
+def test_a_schedule_is_served_as_a_controller_would_do_it(course: Course) -> None:
+    """What is not told on the way makes no difference, to the last bit."""
+    rng = np.random.default_rng(1)
+    pieces = len(Schedule.constant(HORIZON_S, 0, 0).clock)
+    schedule = Schedule(rng.integers(20, 80, pieces), rng.integers(1, 3, pieces))
+    backend = make_backend("simulator", SCENARIO)
+    time_s = backend.reset(course.trace, 0).time_s
+    for piece in range(pieces):
+        clock_mhz = SCENARIO.gpu_spec.clocks_mhz[schedule.clock[piece]]
+        backend.apply(Action(clock_mhz, SCENARIO.sizes[schedule.size[piece]]))
+        until_s = min((piece + 1) * PIECE_S, HORIZON_S)
+        time_s = backend.advance(until_s).time_s if until_s > time_s else time_s
+    assert course.serve(schedule) == compute_metrics(backend.records(), SLO, HORIZON_S)
 
 
 def test_the_same_seed_finds_the_same(course: Course) -> None:

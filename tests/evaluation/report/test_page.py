@@ -221,11 +221,9 @@ def test_failed_runs_are_named(folder: Path) -> None:
     assert "throttllem, seed 7, failed: ValueError: &lt;b&gt;" in page_of(folder).read_text(encoding="utf-8")
 
 
-def test_a_folder_without_results_is_refused_and_cases_are_pointed_at(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_results_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="throttllem compare --out DIR"):
         page_of(folder / "runs")
-    with pytest.raises(ValueError, match=r"1 folders in it have one, such as .*compared"):
-        page_of(tmp_path)
     for content in ("[]", "{", '{"format": 99}'):
         (folder / "results.json").write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=r"no JSON|no results\.json of format"):
@@ -249,7 +247,7 @@ def long_comparison(source: Source, agents: int, seeds: int) -> Source:
 
 
 def test_no_two_agents_have_the_same_symbol(folder: Path) -> None:
-    keys = agent_keys(long_comparison(read_source(folder), 40, 1))
+    keys = agent_keys(long_comparison(read_source(folder), 40, 1).agents)
     assert len({(key.colour, key.shape) for key in keys}) == 40
 
 

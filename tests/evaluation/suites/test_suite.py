@@ -9,6 +9,7 @@ import yaml
 
 from throttllem_env.agents.supervising.policy_file import shipped_scenarios
 from throttllem_env.controller import make_controller
+from throttllem_env.evaluation.bound import distance
 from throttllem_env.evaluation.suites import CaseResult, Suite, load_suite, run_suite, suite_names
 from throttllem_env.evaluation.suites.leaderboard import leaderboard, standing
 from throttllem_env.evaluation.suites.suite import SuiteError, locate_trace
@@ -96,7 +97,20 @@ def test_bounds_are_told_of_the_best_of_each_case(suite: Suite, ran: tuple[Path,
         (bound,) = result.document["bounds"]
         assert 0 < bound["lower_j"] <= bound["best_j"]
     page = leaderboard(suite, results, "command")
-    assert page.count("above the best schedule found in hindsight") == len(results)
+    assert page.count(" % above the best schedule found in hindsight") == len(results)
+    assert page.count("| *best schedule in hindsight* |") == page.count("| *lower bound* |") == 1
+    assert "mean above the best" in page
+
+
+def test_bounds_are_kept_for_the_next_time(
+    suite: Suite, ran: tuple[Path, list[CaseResult]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = ran
+    first = list(run_suite(suite, out, bound_s=0.0))
+    monkeypatch.setattr(distance, "search", lambda *_: pytest.fail("searched again"))
+    for bound_s in (None, 0.0):
+        again = list(run_suite(suite, out, bound_s=bound_s))
+        assert [r.document["bounds"] for r in again] == [r.document["bounds"] for r in first]
 
 
 def test_a_wrong_case_is_refused_before_the_first_is_run(suite: Suite, tmp_path: Path) -> None:
@@ -141,6 +155,40 @@ def test_who_holds_the_slos_stands_above_who_saves_by_missing_them(
     assert "(60.0) · 50.00" in page
     assert page.count(": `good`") == 1
     assert page.count(": `late`") == 1
+
+
+def bounded(agent: str, saving: float, above: float) -> dict[str, Any]:
+    return entry(agent, saving, True) | {"above": {"best": above, "lower": 1.0}}
+
+
+def test_the_page_says_plainly_how_close_our_own_come(
+    suite: Suite, ran: tuple[Path, list[CaseResult]]
+) -> None:
+    results = board(
+        ran,
+        [
+            [bounded("rival", 0.2, 0.25), bounded("throttllem", 0.1, 0.40), bounded("learned", 0.28, 0.1)],
+            [bounded("rival", 0.2, 0.25), bounded("throttllem", 0.1, 0.40), entry("learned", 0.5, False)],
+        ],
+    )
+    page = leaderboard(suite, results, "command")
+    assert (
+        "the best of ours is `learned`, the lowest of all that hold the SLOs; 10.0 % above the best "
+        "schedule in hindsight, within 10 %, and 100 % above the lower bound." in page
+    )
+    assert (
+        "the best of ours is `throttllem`, **not the lowest**: 12.5 % above `rival`; 40.0 % above the best "
+        "schedule in hindsight, **not within** 10 %" in page
+    )
+
+
+def test_without_bounds_the_page_still_says_who_of_ours_is_best(
+    suite: Suite, ran: tuple[Path, list[CaseResult]]
+) -> None:
+    nobody_of_ours = [[entry("rival", 0.1, True)], [entry("rival", 0.1, True), entry("learned", 0.2, True)]]
+    page = leaderboard(suite, board(ran, nobody_of_ours), "command")
+    assert page.count("the best of ours") == 1
+    assert "`learned`, the lowest of all that hold the SLOs." in page
 
 
 def test_a_case_without_anybody_in_time_says_so(suite: Suite, ran: tuple[Path, list[CaseResult]]) -> None:

@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from throttllem_env.evaluation.bound.kept import Found, key, shelf
 from throttllem_env.evaluation.bound.lower import Bound
 from throttllem_env.evaluation.bound.schedule import Course, Schedule
 from throttllem_env.evaluation.bound.search import best_schedule
 from throttllem_env.evaluation.compare import Comparison
 from throttllem_env.evaluation.results import plain
+from throttllem_env.evaluation.settings import Settings
+from throttllem_env.evaluation.sweeps.place import Place
 from throttllem_env.evaluation.sweeps.run_file import Run
+from throttllem_env.evaluation.sweeps.workers import Here
 from throttllem_env.prediction import Forecaster, ProjectedAdmission, make_length_predictor
+from throttllem_env.scenario import Scenario
 from throttllem_env.serving.workload import Workload, prepare_workload
+from throttllem_env.slo import Slo
 
 STARTS = 3
 """The best runs whose clocks and sizes the search begins with."""
@@ -53,42 +59,104 @@ class SeedBounds:
 def bounded(
     comparison: Comparison,
     document: dict[str, Any],
-    seconds: float,
+    seconds: float | None,
     notify: Callable[[str], None] = lambda _: None,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """What `results` returned, with both bounds, as plain values.
 
     Args:
         comparison: The runs.
         document: What `results` returned for them.
-        seconds: Time for the search.
+        seconds: Time for the search; None for what was found earlier, if anything was.
         notify: Told in one line what is under way.
+        place: Where to search; None for here.
     """
-    added: dict[str, Any] = plain(with_bounds(document, measure(comparison, seconds, notify)))
+    bounds = measure(comparison, seconds, notify, place)
+    added: dict[str, Any] = plain(with_bounds(document, bounds)) if bounds else document
     return added
 
 
 def measure(
-    comparison: Comparison, seconds: float, notify: Callable[[str], None] = lambda _: None
+    comparison: Comparison,
+    seconds: float | None,
+    notify: Callable[[str], None] = lambda _: None,
+    place: Place | None = None,
 ) -> list[SeedBounds]:
     """Bounds for every replica.
 
+    Where the comparison has a folder they are kept in it, and searching for longer goes on from there.
+
     Args:
         comparison: The runs.
-        seconds: Time for the search, shared by the replicas.
+        seconds: Time for the search, shared by the replicas; None for what was found earlier.
         notify: Told in one line what is under way.
+        place: Where to search; None for here.
+
+    Returns:
+        By seed; nothing where a replica has no bounds and none may be searched for.
     """
     seeds = sorted({run.seed for run in comparison.runs})
-    found = []
+    share_s = None if seconds is None else seconds / max(len(seeds), 1)
+    bounds = []
     for seed in seeds:
-        notify(f"bounds of seed {seed}: searching for {seconds / len(seeds):.0f} s")
-        found.append(of_seed(comparison, seed, seconds / len(seeds)))
-    return found
+        if share_s is not None:
+            notify(f"bounds of seed {seed}: searching for {share_s:.0f} s")
+        bounds.append(_of_seed(comparison, seed, share_s, place or Here()))
+    complete = [one for one in bounds if one is not None]
+    return complete if len(complete) == len(bounds) else []
 
 
-def of_seed(comparison: Comparison, seed: int, seconds: float) -> SeedBounds:
+def _of_seed(comparison: Comparison, seed: int, seconds: float | None, place: Place) -> SeedBounds | None:
     """Both bounds for a replica that has at least one run."""
-    settings, scenario, slo = comparison.settings, comparison.scenario, comparison.slo
+    scenario, slo = comparison.scenario, comparison.slo
+    runs = [run for run in comparison.runs if run.seed == seed]
+    held = [run for run in runs if run.result.metrics["slo_attained"]]
+    held.sort(key=lambda run: float(run.result.metrics["energy_j"]))
+    horizon_s = float(runs[0].result.metrics["duration_s"])
+    predictor = comparison.settings.length_predictor
+    name = key(scenario, slo, runs[0].trace_digest, horizon_s, seed, predictor)
+    kept = shelf(comparison.settings.out) if comparison.settings.out else None
+    found = kept.find(name) if kept else None
+    if seconds is not None and _may_be_better(found, held, seconds):
+        starts = [Schedule.of_run(scenario, run.result.timeline, horizon_s) for run in held[:STARTS]]
+        arguments = comparison.settings, scenario, slo, seed, horizon_s, starts, seconds, found
+        found = place.call(search, arguments)
+        if kept:
+            kept.folder.mkdir(parents=True, exist_ok=True)
+            kept.keep(name, found)
+    return None if found is None else SeedBounds(seed, found.lower_j, found.in_time, _best(found, held))
+
+
+def _may_be_better(found: Found | None, held: list[Run], seconds: float) -> bool:
+    """Whether there was less time for what was found, or a run has since undercut it."""
+    if found is None or found.seconds < seconds:
+        return True
+    return bool(held) and float(held[0].result.metrics["energy_j"]) < found.energy_j
+
+
+def search(
+    settings: Settings,
+    scenario: Scenario,
+    slo: Slo,
+    seed: int,
+    horizon_s: float,
+    starts: list[Schedule],
+    seconds: float,
+    found: Found | None,
+) -> Found:
+    """Work out the lower bound, and search for the best schedule; or go on with a search.
+
+    Args:
+        settings: Name the trace and what part of it is served.
+        scenario: What is served on what.
+        slo: The targets.
+        seed: The replica.
+        horizon_s: Energy counts until then, seconds.
+        starts: What the search begins with.
+        seconds: How long it may take in all; anew from the start where it has had as long already.
+        found: What an earlier one found.
+    """
     workload = prepare_workload(
         settings.trace,
         scenario,
@@ -97,39 +165,44 @@ def of_seed(comparison: Comparison, seed: int, seconds: float) -> SeedBounds:
         seed=seed,
         duration_s=settings.duration_s,
     )
-    runs = [run for run in comparison.runs if run.seed == seed]
-    horizon_s = float(runs[0].result.metrics["duration_s"])
-    lower = Bound(scenario, workload.trace, slo, horizon_s).attained()
-    course = Course(scenario, workload.trace, slo, seed, horizon_s, _gate(comparison, workload, seed))
-    return SeedBounds(seed, lower.energy_j, lower.in_time, _best(course, runs, seconds))
+    gate = _gate(settings, scenario, slo, workload, seed)
+    course = Course(scenario, workload.trace, slo, seed, horizon_s, gate)
+    spent_s = found.seconds if found and found.seconds < seconds else 0.0
+    tried = found.tried if found else 0
+    known = [found.schedule] if found else []
+    best = best_schedule(course, [*starts, *known], seconds=seconds - spent_s, seed=tried)
+    if found:
+        lower_j, in_time = found.lower_j, found.in_time
+    else:
+        lower = Bound(scenario, workload.trace, slo, horizon_s).attained()
+        lower_j, in_time = lower.energy_j, lower.in_time
+    energy_j = best.energy_j if best.attained else float("inf")
+    return Found(lower_j, in_time, best.schedule, energy_j, tried + best.tried, seconds)
 
 
-def _best(course: Course, runs: list[Run], seconds: float) -> Best:
-    """What the search finds, or a run that beat it."""
-    held = [run for run in runs if run.result.metrics["slo_attained"]]
-    held.sort(key=lambda run: float(run.result.metrics["energy_j"]))
-    starts = [Schedule.of_run(course.scenario, r.result.timeline, course.horizon_s) for r in held[:STARTS]]
-    found = best_schedule(course, starts, seconds=seconds)
-    searched = Best(found.energy_j if found.attained else float("inf"), "search", found.tried)
-    if not held or searched.energy_j <= float(held[0].result.metrics["energy_j"]):
-        return searched
-    return Best(float(held[0].result.metrics["energy_j"]), held[0].agent, found.tried)
+def _best(found: Found, held: list[Run]) -> Best:
+    """What the search found, or a run that beat it."""
+    least_j = float(held[0].result.metrics["energy_j"]) if held else float("inf")
+    if not held or found.energy_j <= least_j:
+        return Best(found.energy_j, "search", found.tried)
+    return Best(least_j, held[0].agent, found.tried)
 
 
-def _gate(comparison: Comparison, workload: Workload, seed: int) -> ProjectedAdmission | None:
+def _gate(
+    settings: Settings, scenario: Scenario, slo: Slo, workload: Workload, seed: int
+) -> ProjectedAdmission | None:
     """The admission that the runs had."""
-    scenario = comparison.scenario
     if scenario.admission != "projected":
         return None
     lengths = make_length_predictor(
-        comparison.settings.length_predictor,
+        settings.length_predictor,
         workload.trace,
         workload.past,
         seed,
         scenario.output_cap_tokens,
         scenario.engine.max_model_len,
     )
-    return ProjectedAdmission(Forecaster.of(scenario, comparison.slo, lengths))
+    return ProjectedAdmission(Forecaster.of(scenario, slo, lengths))
 
 
 def with_bounds(document: dict[str, Any], bounds: list[SeedBounds]) -> dict[str, Any]:

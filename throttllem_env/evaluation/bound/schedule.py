@@ -7,8 +7,8 @@ import numpy as np
 
 from throttllem_env.evaluation.metrics import Metrics, compute_metrics
 from throttllem_env.scenario import Scenario
-from throttllem_env.serving import make_backend
 from throttllem_env.serving.backend import AdmissionGate
+from throttllem_env.serving.compiled.backend import CompiledBackend
 from throttllem_env.serving.timeline import Timeline
 from throttllem_env.slo import Slo
 from throttllem_env.traces import Trace
@@ -84,7 +84,7 @@ class Course:
         """
         self.scenario, self.slo, self.horizon_s = scenario, slo, horizon_s
         self.trace, self._seed = trace, seed
-        self._backend = make_backend("simulator", scenario, gate)
+        self._backend = CompiledBackend(scenario, gate)
 
     def serve(self, schedule: Schedule) -> Metrics:
         """Metrics of a run that follows a schedule."""
@@ -94,7 +94,7 @@ class Course:
             until_s = min((piece + 1) * PIECE_S, self.horizon_s)
             backend.apply(Action(clocks[clock], sizes[size]))
             if until_s > time_s:
-                time_s = backend.advance(until_s).time_s
+                time_s = backend.skip(until_s)
         metrics = compute_metrics(backend.records(), self.slo, self.horizon_s)
         backend.close()
         return metrics

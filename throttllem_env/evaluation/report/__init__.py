@@ -6,5 +6,7 @@ alone weighs 4.8 MB), it draws thousands of points on a canvas, and it is typed.
 
 from throttllem_env.evaluation.report.costs import Tariff
 from throttllem_env.evaluation.report.page import write_report
+from throttllem_env.evaluation.report.suite_page import write_suite_report
+from throttllem_env.evaluation.report.suite_source import is_suite
 
-__all__ = ["Tariff", "write_report"]
+__all__ = ["Tariff", "is_suite", "write_report", "write_suite_report"]

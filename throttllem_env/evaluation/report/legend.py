@@ -1,9 +1,9 @@
 """Which symbol stands for which agent, as small drawings in HTML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from throttllem_env.evaluation.report.look import agent_name, colours, dashes, marker_names
-from throttllem_env.evaluation.report.source import Source
 
 SHAPES = {
     "circle": "M14 3 a5 5 0 1 0 0.01 0 Z",
@@ -39,13 +39,12 @@ class AgentKey:
     shape: str
 
 
-def agent_keys(source: Source) -> list[AgentKey]:
+def agent_keys(agents: Sequence[str]) -> list[AgentKey]:
     """The symbols of all agents, in order.
 
     Args:
-        source: The comparison.
+        agents: In the order in which colours are dealt out.
     """
-    agents = source.agents
     colour, dash, marker = colours(agents), dashes(agents), marker_names(agents)
     return [
         AgentKey(agent_name(agents, a), a, colour[a], DASH_ARRAYS[dash[a]], SHAPES[marker[a]]) for a in agents

@@ -71,16 +71,36 @@ def render(source: Source, tariff: Tariff) -> str:
         source: The comparison.
         tariff: What a kWh costs and emits.
     """
+    return compose(
+        sections(source, tariff),
+        headline(source),
+        subtitle(source.document),
+        source.agents,
+        run_names(source),
+    )
+
+
+def compose(
+    parts: Sequence[Section], title: str, below: str, agents: Sequence[str], runs: Sequence[str] = ()
+) -> str:
+    """A page of sections.
+
+    Args:
+        parts: The sections, in order.
+        title: The result in one sentence.
+        below: What it is about, on one line.
+        agents: All agents, in the order in which colours are dealt out.
+        runs: Names of the runs that timelines show.
+    """
     from markupsafe import Markup
 
-    parts = sections(source, tariff)
     script, places = _plots(parts)
     text: str = _template().render(
-        title=headline(source),
-        subtitle=subtitle(source.document),
+        title=title,
+        subtitle=below,
         sections=parts,
-        agents=agent_keys(source),
-        runs=run_names(source),
+        agents=agent_keys(agents),
+        runs=runs,
         plots={name: Markup(place) for name, place in places.items()},
         css=Markup(_file("page.css")),
         scripts=[Markup(part) for part in (_library(), script, _script())],

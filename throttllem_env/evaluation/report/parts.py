@@ -91,6 +91,7 @@ class Section:
         tables: Tables in sight.
         charts: Plots.
         code: Lines to be copied.
+        links: Addresses and what is to be found there.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Section:
     tables: Sequence[Table] = field(default_factory=tuple)
     charts: Sequence[Chart] = field(default_factory=tuple)
     code: Sequence[str] = field(default_factory=tuple)
+    links: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
 
 def number(value: float | None, factor: float = 1.0, digits: int = 1) -> Number:

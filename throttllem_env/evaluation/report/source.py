@@ -24,16 +24,18 @@ class Source:
         folder: Where it lies.
         document: The content of `results.json`.
         runs: Those of its runs whose files are there, in the order of `results.json`.
+        among: Agents of several comparisons that have their colours in common; None for this one's alone.
     """
 
     folder: Path
     document: dict[str, Any]
     runs: tuple[Run, ...]
+    among: tuple[str, ...] | None = None
 
     @cached_property
     def agents(self) -> tuple[str, ...]:
         """Agents with at least one run, in the order in which they were named."""
-        return tuple(entry["agent"] for entry in self.document["summary"])
+        return self.among or tuple(entry["agent"] for entry in self.document["summary"])
 
     @cached_property
     def slo(self) -> Slo:
@@ -63,27 +65,28 @@ def read_source(folder: Path) -> Source:
     Raises:
         ValueError: There is no such file in the folder, or one without a run.
     """
-    document = _document(folder)
-    if not document["summary"]:
-        raise ValueError(f"{folder / 'results.json'}: no run came to its end; there is nothing to report")
+    document = read_document(folder)
     files = _files(folder / "runs")
     found = (_run(entry, files) for entry in document["runs"])
     return Source(folder, document, tuple(run for run in found if run is not None))
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def read_document(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `results.json`.
+
+    Args:
+        folder: What `throttllem compare` wrote.
+
+    Raises:
+        ValueError: There is no such file in the folder, or one without a run.
+    """
     path = folder / "results.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: no results.json in it{_elsewhere(folder)}")
-    return read_results(path)
-
-
-def _elsewhere(folder: Path) -> str:
-    """Where to look: a suite has a folder for each case."""
-    cases = sorted(path.parent for path in folder.glob("*/results.json"))
-    if not cases:
-        return "; `throttllem compare --out DIR` writes one"
-    return f"; {len(cases)} folders in it have one, such as {str(cases[0])!r}"
+        raise ValueError(f"{folder}: no results.json in it; `throttllem compare --out DIR` writes one")
+    document = read_results(path)
+    if not document["summary"]:
+        raise ValueError(f"{path}: no run came to its end; there is nothing to report")
+    return document
 
 
 def _files(folder: Path) -> dict[Identity, list[Path]]:

@@ -1,10 +1,11 @@
 """Run all cases of a suite; interrupted, it goes on where it stopped."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from throttllem_env.evaluation.bound.distance import bounded
 from throttllem_env.evaluation.compare import Comparison, check, compare_in
@@ -12,9 +13,12 @@ from throttllem_env.evaluation.output import write_outputs
 from throttllem_env.evaluation.results import results
 from throttllem_env.evaluation.settings import Settings
 from throttllem_env.evaluation.suites.suite import Case, Suite, locate_trace
+from throttllem_env.evaluation.sweeps.place import Place
 from throttllem_env.evaluation.sweeps.workers import open_place
 
 Notify = Callable[[str], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ def run_suite(
     notify: Notify = lambda _: None,
     on_case: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[CaseResult]:
-    """Run a suite, case by case.
+    """Run a suite, case by case; while one runs, the results of the one before are written.
 
     All cases are checked before the first is run. Every run is kept in `out` under the hash of what
     determines it, so the same call later runs only what is missing.
@@ -58,7 +62,7 @@ def run_suite(
         jobs: Runs at once; see `Settings`.
         cluster: Where; see `Settings`.
         fresh: Run again what is there.
-        bound_s: Seconds of search for the best schedule of each case; None for no bounds.
+        bound_s: Seconds of search for the best schedule of each case; None for what was found earlier.
         notify: Told in a line what a person wants to know.
         on_case: Told how many cases are done, of how many.
 
@@ -72,24 +76,38 @@ def run_suite(
         _settings(suite, case, out, traces, agents, (jobs, cluster, fresh)) for case in suite.cases
     ]
     scenarios = [check(settings) for settings in all_settings]
-    with open_place(jobs, cluster) as place:
+    with open_place(jobs, cluster) as place, ThreadPoolExecutor(1) as writer:
         if place.description:
             notify(place.description)
-        for done, (case, settings, scenario) in enumerate(
-            zip(suite.cases, all_settings, scenarios, strict=True), start=1
+        written = (
+            writer.submit(
+                _written, compare_in(place, settings, scenario, None, lambda _: None), bound_s, place
+            )
+            for settings, scenario in zip(all_settings, scenarios, strict=True)
+        )
+        for done, (case, (document, folder)) in enumerate(
+            zip(suite.cases, (future.result() for future in _one_behind(written)), strict=True), start=1
         ):
-            comparison = compare_in(place, settings, scenario, None, lambda _: None)
-            assert settings.out is not None
-            yield CaseResult(case, settings.out, _written(comparison, settings.out, bound_s))
+            yield CaseResult(case, folder, document)
             on_case(done, len(all_settings))
 
 
-def _written(comparison: Comparison, folder: Path, bound_s: float | None) -> dict[str, Any]:
-    document = results(comparison)
-    if bound_s is not None and comparison.runs:
-        document = bounded(comparison, document, bound_s)
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each only when the next one has been taken."""
+    held = list[T]()
+    for item in items:
+        yield from held
+        held = [item]
+    yield from held
+
+
+def _written(comparison: Comparison, bound_s: float | None, place: Place) -> tuple[dict[str, Any], Path]:
+    """What is written of a case, and where."""
+    folder, document = comparison.settings.out, results(comparison)
+    assert folder is not None
+    document = bounded(comparison, document, bound_s, place=place)
     write_outputs(comparison, document, folder)
-    return document
+    return document, folder
 
 
 def _settings(

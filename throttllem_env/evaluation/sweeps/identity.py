@@ -29,18 +29,19 @@ RUNNERS = (
 SUFFIXES = frozenset({".py", ".json", ".npz", ".yaml"})
 
 
-def fingerprint(determines: Mapping[str, Any]) -> str:
+def fingerprint(determines: Mapping[str, Any], source: str | None = None) -> str:
     """Hash of plain values and of the source.
 
     Args:
         determines: Everything else that determines a result.
+        source: Digest of the source that takes part; None for all that takes part in runs.
 
     Returns:
         Twenty hexadecimal digits.
     """
     import numpy as np
 
-    everything = {**determines, "source": source_digest(), "numpy": np.__version__}
+    everything = {**determines, "source": source or source_digest(), "numpy": np.__version__}
     canonical = json.dumps(everything, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
@@ -111,13 +112,18 @@ def _content_digest(path: Path, _changed_ns: int, _size: int) -> str:
 
 
 @cache
-def source_digest() -> str:
-    """SHA-256 over the source and the data of everything that takes part in a run."""
+def source_digest(rooms: tuple[str, ...] = ROOMS, own: tuple[str, ...] = RUNNERS) -> str:
+    """SHA-256 over source and data of everything that takes part in a run, or in something else.
+
+    Args:
+        rooms: Which rooms do, besides the package's own files.
+        own: Which files of `evaluation` do.
+    """
     package = Path(str(import_module(PACKAGE).__file__)).parent
     evaluation = package / "evaluation"
     files = [(path.name, path) for path in sorted(package.glob("*.py"))]
-    files += [(f"evaluation/{name}", evaluation / name) for name in RUNNERS]
-    for room in ROOMS:
+    files += [(f"evaluation/{name}", evaluation / name) for name in own]
+    for room in rooms:
         folder = Path(str(import_module(f"{PACKAGE}.{room}").__file__)).parent
         files += [(f"{room}/{name}", path) for name, path in _sources(folder)]
     return _digest(iter(files))
