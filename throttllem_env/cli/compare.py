@@ -103,7 +103,7 @@ def compare(
         typer.Option(
             help="Search for the best schedule in hindsight for so many seconds, and show how far all are "
             "from it and from a lower bound.",
-            show_default="no bounds",
+            show_default="no bounds; for a suite those found earlier",
         ),
     ] = None,
     suite: Annotated[

@@ -98,16 +98,14 @@ def measure(
     """
     seeds = sorted({run.seed for run in comparison.runs})
     share_s = None if seconds is None else seconds / max(len(seeds), 1)
-    bounds = []
-    for seed in seeds:
-        if share_s is not None:
-            notify(f"bounds of seed {seed}: searching for {share_s:.0f} s")
-        bounds.append(_of_seed(comparison, seed, share_s, place or Here()))
+    bounds = [_of_seed(comparison, seed, share_s, notify, place or Here()) for seed in seeds]
     complete = [one for one in bounds if one is not None]
     return complete if len(complete) == len(bounds) else []
 
 
-def _of_seed(comparison: Comparison, seed: int, seconds: float | None, place: Place) -> SeedBounds | None:
+def _of_seed(
+    comparison: Comparison, seed: int, seconds: float | None, notify: Callable[[str], None], place: Place
+) -> SeedBounds | None:
     """Both bounds for a replica that has at least one run."""
     scenario, slo = comparison.scenario, comparison.slo
     runs = [run for run in comparison.runs if run.seed == seed]
@@ -119,6 +117,7 @@ def _of_seed(comparison: Comparison, seed: int, seconds: float | None, place: Pl
     kept = shelf(comparison.settings.out) if comparison.settings.out else None
     found = kept.find(name) if kept else None
     if seconds is not None and _may_be_better(found, held, seconds):
+        notify(f"bounds of seed {seed}: searching for {seconds:.0f} s")
         starts = [Schedule.of_run(scenario, run.result.timeline, horizon_s) for run in held[:STARTS]]
         arguments = comparison.settings, scenario, slo, seed, horizon_s, starts, seconds, found
         found = place.call(search, arguments)
