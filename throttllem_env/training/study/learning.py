@@ -19,6 +19,9 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Quantiles of Student's t at 97.5 % for 1 to 9 degrees of freedom."""
 
 
+STYLES = ("-", ":", "--", "-.")
+"""Of lines, by recipe; seeds have colours."""
+
 MOST_SEEDS = 100
 """Seeds beyond are not looked for."""
 
@@ -123,8 +126,9 @@ def draw_curves(found: Sequence[Training]) -> "Figure":
     axes = figure.subplots()
     plain_axes(axes)
     colour = colours([f"{seed}" for seed in sorted({training.seed for training in found})])
+    recipes = list(dict.fromkeys(training.recipe for training in found))
     for training in found:
-        style = "-" if training.recipe == found[0].recipe else "--"
+        style = STYLES[recipes.index(training.recipe) % len(STYLES)]
         label = f"{training.recipe}, seed {training.seed}"
         steps, worth = np.array(training.steps) / 1e6, -np.array(training.score)
         axes.plot(steps, worth, style, marker="o", color=colour[f"{training.seed}"], label=label)
