@@ -200,7 +200,8 @@ def _randomisation(wanted: bool, recorded: dict[str, Any]) -> "Randomisation | N
             raise ValueError(f"recorded = {family!r}: {nearest(family, RECORDED)}")
     if recorded and not wanted:
         raise ValueError("recorded: goes with --randomise, and only with it")
-    return Randomisation(**{name: str(path) for name, path in recorded.items()}) if wanted else None
+    paths: dict[str, Any] = {name: str(path) for name, path in recorded.items()}
+    return Randomisation(**paths) if wanted else None
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
