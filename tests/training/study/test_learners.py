@@ -58,14 +58,19 @@ def test_every_learner_of_the_extra_is_tried_and_every_option(tmp_path: Path) ->
         require_learner("resdual")
 
 
-def test_what_a_training_costs_adds_up_when_it_goes_on(tmp_path: Path) -> None:
+def test_what_a_training_costs_adds_up_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that is looked at when a training begins and when it ends.
+    monkeypatch.setattr(
+        "throttllem_env.training.study.learners._spent_s", iter([1.0, 4.0, 10.0, 12.5]).__next__
+    )
     small = {**SMALL, "hyperparameters": {"n_envs": 4, "n_steps": 16, "batch_size": 32, "n_epochs": 1}}
     settings = learner_settings(LEARNERS["ppo"], tmp_path / "ppo-0", 0, "llama2-13b-a100", tmp_path, **small)
     train_learner(settings, Silent())
-    first_s = read_cost_s(settings.out)
-    assert first_s > 0
+    assert read_cost_s(settings.out) == 3.0
     train_learner(settings, Silent())
-    assert read_cost_s(settings.out) > first_s
+    assert read_cost_s(settings.out) == 5.5
     (found,) = all_tried(tmp_path)
     assert (found.learner, found.training.seed, found.training.steps) == ("ppo", 0, [64.0])
 

@@ -107,14 +107,18 @@ def train_learner(settings: TrainSettings, report: Reporter) -> None:
         settings: What is trained.
         report: Told how far it is.
     """
-    started_s, path = time.process_time(), settings.out / COST
+    started_s, path = _spent_s(), settings.out / COST
     before_s = read_cost_s(settings.out)
     try:
         train(settings, report)
     finally:
         if settings.out.is_dir():
-            spent_s = before_s + time.process_time() - started_s
+            spent_s = before_s + _spent_s() - started_s
             path.write_text(json.dumps({"cpu_s": round(spent_s, 1)}) + "\n", encoding="utf-8")
+
+
+def _spent_s() -> float:
+    return time.process_time()
 
 
 def read_cost_s(folder: Path) -> float:
