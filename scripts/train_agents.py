@@ -13,37 +13,16 @@ import argparse
 from pathlib import Path
 
 from throttllem_env.training.algorithms import train
-from throttllem_env.training.report import Silent
+from throttllem_env.training.study.command_line import Lines, named_seeds
 from throttllem_env.training.study.evaluate import evaluate
 from throttllem_env.training.study.learning import first_policy
 from throttllem_env.training.study.recipes import require_recipe, settings_of
 from throttllem_env.training.study.ship import ship
-from throttllem_env.training.validation import Validation
-
-
-class Lines(Silent):
-    """A line for each look at held-out requests."""
-
-    def __init__(self, label: str) -> None:
-        """Name the training."""
-        self._label = label
-
-    def validated(self, found: Validation, best: Validation) -> None:
-        """See `Reporter`."""
-        score = f"{-found.score:.4f}, best {-best.score:.4f}"
-        print(
-            f"{self._label}, {found.steps / 1e6:.1f} M steps: {found.saving:.1%} saved, {score}", flush=True
-        )
 
 
 def recipes(text: str) -> list[tuple[str, int]]:
-    """Parse `name:seeds,name:seeds`."""
-    pairs = []
-    for part in text.split(","):
-        name, _, seeds = part.partition(":")
-        require_recipe(name)
-        pairs.append((name, int(seeds or 1)))
-    return pairs
+    """Parse `name:seeds,name`."""
+    return named_seeds(text, require_recipe)
 
 
 def train_all(arguments: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from throttllem_env.training.report import Silent
 from throttllem_env.training.settings import TrainSettings
+from throttllem_env.training.study.command_line import Lines, named_seeds
 from throttllem_env.training.study.contest import Standing
 from throttllem_env.training.study.learners import (
     LEARNERS,
@@ -33,37 +33,14 @@ from throttllem_env.training.study.learners_page import (
     write_learners_page,
 )
 from throttllem_env.training.study.tuning import trials_of, tune
-from throttllem_env.training.validation import Validation
 
 TUNING, TRIAL_LOOKS = "tuning", 3
 """Folder of the trials, and how often each is held to held-out requests."""
 
 
-class Lines(Silent):
-    """A line for each look at held-out requests."""
-
-    def __init__(self, label: str) -> None:
-        """Name the training."""
-        self._label = label
-
-    def validated(self, found: Validation, best: Validation) -> None:
-        """See `Reporter`."""
-        worth = f"{-found.score:.4f}, best {-best.score:.4f}"
-        print(
-            f"{self._label}, {found.steps:,} steps: {found.saving:.1%} saved, "
-            f"{found.slo_attainment:.2%} in time, {worth}",
-            flush=True,
-        )
-
-
 def learners(text: str) -> list[tuple[str, int]]:
     """Parse `name:seeds,name`."""
-    pairs = []
-    for part in text.split(","):
-        name, _, seeds = part.partition(":")
-        require_learner(name)
-        pairs.append((name, int(seeds or 1)))
-    return pairs
+    return named_seeds(text, require_learner)
 
 
 def train_all(arguments: argparse.Namespace) -> None:
