@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from throttllem_env.scenario import load_scenario
+from throttllem_env.agents.supervising.policy_file import shipped_scenarios
+from throttllem_env.scenario import load_scenario, scenario_names
 from throttllem_env.traces import load_trace
 from throttllem_env.traces.parquet import write_parquet
 from throttllem_env.training.folder import VALIDATIONS
@@ -75,8 +76,8 @@ def test_a_win_is_five_percent_less_energy_at_attainment_not_lower(
 
 
 def test_a_run_that_fails_is_named() -> None:
-    # Nothing is shipped for a scenario of this name, and a path is not one of the package's.
-    case = replace(CASE, scenario="llama3-70b-h100")
+    without = next(name for name in scenario_names() if name not in shipped_scenarios("punctual"))
+    case = replace(CASE, scenario=without)
     with pytest.raises(ValueError, match="no punctual policy is shipped"):
         contest(case, ["learned"], seeds=1)
 
