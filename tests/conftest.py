@@ -22,10 +22,17 @@ settings.load_profile("throttllem")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What vLLM's own dependencies warn of is not ours to mend."""
-    for item in items:
-        if item.get_closest_marker("live"):
-            item.add_marker(pytest.mark.filterwarnings("ignore"))
+    """What vLLM's own dependencies warn of is not ours to mend.
+
+    Raises:
+        UsageError: `make live`, which looks for the marker in a file's text, would not find a live test.
+    """
+    live = [item for item in items if item.get_closest_marker("live")]
+    for path in {item.path for item in live}:
+        if "mark.live" not in path.read_text(encoding="utf-8"):
+            raise pytest.UsageError(f"{path}: has live tests; name pytest.mark.live in it, for `make live`")
+    for item in live:
+        item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

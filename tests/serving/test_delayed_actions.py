@@ -10,6 +10,7 @@ from throttllem_env.traces import Trace
 from throttllem_env.types import Action, InstanceState
 
 Build = Callable[..., Backend]
+"""Of vLLM's engine, too: the fixture `build` gives those tests pytest.mark.live."""
 
 
 def test_an_action_takes_effect_at_the_first_boundary_after_its_delay(

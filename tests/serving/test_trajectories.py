@@ -19,6 +19,7 @@ from throttllem_env.traces import Trace
 from throttllem_env.types import Action, Telemetry
 
 Build = Callable[..., Backend]
+"""Of vLLM's engine, too: the fixture `build` gives those tests pytest.mark.live."""
 
 CLOCKS = load_scenario("llama2-13b-a100").gpu_spec.clocks_mhz
 
