@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from throttllem_env.agents.supervising.policy_file import shipped_scenarios
-from throttllem_env.scenario import load_scenario, scenario_names
+from throttllem_env.scenario import load_scenario
 from throttllem_env.traces import load_trace
 from throttllem_env.traces.parquet import write_parquet
 from throttllem_env.training.folder import VALIDATIONS
@@ -19,6 +18,7 @@ from throttllem_env.training.study.conditions import (
     hard_conditions,
     spike,
     watched,
+    write_scenario,
 )
 from throttllem_env.training.study.contest import REFERENCE, ContestCase, Standing, contest
 from throttllem_env.training.study.evaluate import best_trainings
@@ -75,9 +75,9 @@ def test_a_win_is_five_percent_less_energy_at_attainment_not_lower(
     assert standing(energy, late).wins is wins
 
 
-def test_a_run_that_fails_is_named() -> None:
-    without = next(name for name in scenario_names() if name not in shipped_scenarios("punctual"))
-    case = replace(CASE, scenario=without)
+def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
+    scenario = load_scenario(CASE.scenario)
+    case = replace(CASE, scenario=str(write_scenario(scenario, {"name": "mine"}, tmp_path / "mine.yaml")))
     with pytest.raises(ValueError, match="no punctual policy is shipped"):
         contest(case, ["learned"], seeds=1)
 
