@@ -35,9 +35,15 @@ def test_kinds_of_load_take_turns_and_loads_span_the_range() -> None:
     cases = SHORT.draw(9, np.random.default_rng(0))
     assert len({case.cell for case in cases}) == 9
     for case in cases:
-        low = 0.4 + 0.65 / 3 * int(case.cell[-1])
-        assert low <= case.setup.options.load <= low + 0.65 / 3
+        low = 0.4 + 0.6 / 3 * int(case.cell[-1])
+        assert low <= case.setup.options.load <= low + 0.6 / 3
         assert case.requests >= FEWEST_REQUESTS
+
+
+def test_where_no_episode_has_enough_requests_the_busiest_is_taken() -> None:
+    quiet = CaseSource(SCENARIO, {}, loads=(0.1, 0.12), episode_s=60.0)
+    cases = quiet.draw(3, np.random.default_rng(0))
+    assert all(0 < case.requests < FEWEST_REQUESTS for case in cases)
 
 
 def test_hardware_and_predictors_are_wrong_within_their_errors() -> None:
