@@ -22,7 +22,6 @@ from throttllem_env.training.events import Events
 from throttllem_env.training.folder import BEST, CURVE, LAST, VALIDATIONS, TrainingFolder
 from throttllem_env.training.hyperparams import load_hyperparams, replaced
 from throttllem_env.training.report import Outcome, Reporter
-from throttllem_env.training.search.trainer import validation_of_row
 from throttllem_env.training.settings import TrainSettings
 from throttllem_env.training.validation import HeldOut, Validation
 
@@ -53,9 +52,7 @@ class _Training:
     """A training under way."""
 
     def __init__(self, settings: TrainSettings, report: Reporter) -> None:
-        for name in NOT_TAKEN:
-            if getattr(settings, name) is not None:
-                raise ValueError(f"{name} = {getattr(settings, name)}: linucb does not take it; leave it out")
+        settings.refuse(NOT_TAKEN)
         self._settings, self._report = settings, report
         self._values = replaced(
             load_hyperparams(settings.algo, settings.environment, settings.hyperparameter_file),
@@ -80,7 +77,7 @@ class _Training:
         """Begin the folder, or find out how far the training in it is."""
         begun = self._folder.open(self._settings, {"hyperparameters": self._values, **about()})
         rows = self._folder.rows(VALIDATIONS) if begun else []
-        self._looks = [validation_of_row(row) for row in rows]
+        self._looks = [Validation.of_row(row) for row in rows]
         self.steps = self._looks[-1].steps if self._looks else 0
         self._folder.cut(CURVE, self.steps)
         if self._looks:

@@ -1,6 +1,6 @@
 """What a training is told, whichever learner it uses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,21 @@ class TrainSettings:
     def segment_steps(self) -> int:
         """Steps between checkpoints."""
         return self.checkpoint_steps or max(1, -(-self.steps // EVALUATIONS))
+
+    def refuse(self, names: Iterable[str]) -> None:
+        """Refuse settings that the learner does not take.
+
+        Args:
+            names: Fields that must be left out.
+
+        Raises:
+            ValueError: One of them was given.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: {self.algo} does not take it; leave it out"
+                )
 
     def plain(self) -> dict[str, Any]:
         """All that determines the training, as plain values."""

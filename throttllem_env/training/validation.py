@@ -1,5 +1,6 @@
 """How good a policy is on requests that it was not trained on: what training stops by and chooses by."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +46,16 @@ class Validation:
     def plain(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, str]) -> "Validation":
+        """Read a row of `validation.csv`.
+
+        Args:
+            row: What `plain` gave, as text.
+        """
+        values: dict[str, Any] = {name: float(value) for name, value in row.items() if name != "slo_attained"}
+        return cls(**values | {"steps": int(row["steps"]), "slo_attained": row["slo_attained"] == "True"})
 
 
 class HeldOut:

@@ -67,9 +67,7 @@ class _Training:
     """A training under way."""
 
     def __init__(self, settings: TrainSettings, report: Reporter) -> None:
-        for name in NOT_TAKEN:
-            if getattr(settings, name) is not None:
-                raise ValueError(f"{name} = {getattr(settings, name)}: cma-es does not take it; leave it out")
+        settings.refuse(NOT_TAKEN)
         if settings.options:
             raise ValueError(f"option {next(iter(settings.options))!r}: cma-es draws its own episodes")
         self._settings, self._report = settings, report
@@ -151,7 +149,7 @@ class _Training:
     def _validate(self, steps: int, mean: FloatArray) -> None:
         """Hold a policy to the reference on held-out cases; the best one is kept."""
         if steps in self._known:
-            found = validation_of_row(self._known[steps])
+            found = Validation.of_row(self._known[steps])
         else:
             served = self._served(mean)
             found = self._validation(steps, served)
@@ -238,12 +236,6 @@ def append_cells(path: Path, steps: int, served: Fitness) -> None:
             writer.writerow(("steps", "cell", "energy", "excess_points"))
         for cell, energy, excess in zip(served.cells, served.energy[0], served.excess[0], strict=True):
             writer.writerow((steps, cell, f"{energy:.6f}", f"{excess:.6f}"))
-
-
-def validation_of_row(row: Mapping[str, str]) -> Validation:
-    """Read a row of `validation.csv`."""
-    values: dict[str, Any] = {name: float(value) for name, value in row.items() if name != "slo_attained"}
-    return Validation(**values | {"steps": int(row["steps"]), "slo_attained": row["slo_attained"] == "True"})
 
 
 def kept_scores(path: Path) -> list[FloatArray]:
